@@ -1,0 +1,100 @@
+"""What a backend is: one flat, growable or fixed range of bytes on some medium.
+
+A backend knows nothing of superblocks, journals or entries. It moves bytes, says when they are durable, and
+refuses to touch what is not ours. Third parties subclass :class:`Backend`, register it through the
+``siltstone_backends`` hook and prove it with ``siltstone.testing.backend``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+
+class Backend(ABC):
+    """A medium that holds one volume. Offsets and lengths are bytes.
+
+    All methods may be called from several threads at once; transfers release the interpreter lock.
+    Every failure of the medium is a :class:`siltstone.errors.MediumError` with url, operation, offset and
+    errno; lack of space a :class:`siltstone.errors.DiskFullError`.
+    """
+
+    #: how the target was named, for messages
+    url: str
+    #: True where nothing may be written; then write, flush, discard and grow raise ReadOnlyError
+    read_only: bool
+    #: offsets and lengths of reads and writes are multiples of this [bytes]; a power of two, at most 4096.
+    #: Buffers may lie anywhere in memory: a backend that needs aligned ones copies.
+    alignment: int
+    #: the medium's own erase or discard unit [bytes], or 0 where it has none; a new volume rounds it up to
+    #: a power of two of at least 64 KiB
+    erase_block: int
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that can be read and written now."""
+
+    @abstractmethod
+    def lock(self) -> None:
+        """Take the medium for this process: exclusively for writing, shared for reading only.
+
+        The lock is the kernel's, held until :meth:`close` or the death of the process, never broken by age.
+        Raises LockedError, naming the holder where the kernel tells.
+        """
+
+    @abstractmethod
+    def read(self, offset: int, length: int, *, fresh: bool = False) -> bytes | bytearray | memoryview:
+        """Return exactly `length` bytes from `offset`; the caller owns the buffer.
+
+        With `fresh` the bytes come from the medium, past every cache, and what caches hold of the range is
+        dropped, so that a later read or map cannot serve what the medium never got. Dirty pages are the
+        caller's to flush before. A range beyond :attr:`size`, or a short read, is a MediumError.
+        """
+
+    @abstractmethod
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`, not durable before the next :meth:`flush` that succeeds.
+
+        `data` is not kept after the call returns. A write that ends short raises.
+        """
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return once every write that completed before this call is on stable storage. Never retried."""
+
+    @abstractmethod
+    def discard(self, offset: int, length: int) -> None:
+        """Tell the medium that a range is not needed (TRIM, hole); a hint. What is read there later is undefined."""
+
+    @abstractmethod
+    def grow(self, size: int) -> None:
+        """Make the medium at least `size` bytes, the new space durable and preallocated, so that a later
+        write and flush inside it changes no file-system metadata. Raises DiskFullError where it cannot;
+        then the size is what it was."""
+
+    def map(self, offset: int, length: int) -> memoryview | None:
+        """Return a read-only view of a range that shows every completed write, or None where that is not possible.
+
+        `offset` is a multiple of 4096. The view stays valid until it is released, also after :meth:`close`.
+        Where this is None the engine keeps a copy of its journals in memory.
+        """
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the lock and every descriptor. Nothing is flushed. Closing twice is allowed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
