@@ -1,0 +1,15 @@
+"""What a plugin imports, and the host that loads plugins."""
+
+from siltstone.plugin.hookspecs import hookimpl
+from siltstone.plugin.host import PluginHost
+from siltstone.plugin.types import BackendOptions, BackendType, Consumer, EntryType, ReplayBatch
+
+__all__ = [
+    "BackendOptions",
+    "BackendType",
+    "Consumer",
+    "EntryType",
+    "PluginHost",
+    "ReplayBatch",
+    "hookimpl",
+]

@@ -7,6 +7,8 @@ field in the error.
 from __future__ import annotations
 
 import re
+import reprlib
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
 
     from siltstone.volume.backend import Backend
 
+__all__ = [
+    "PAYLOAD_SIZE_MAX",
+    "BackendOptions",
+    "BackendType",
+    "Consumer",
+    "EntryType",
+    "ReplayBatch",
+    "describe_error",
+]
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
 
@@ -33,9 +45,49 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,30}")
 PAYLOAD_SIZE_MAX = ENTRY_SIZE_MAX - ENTRY_HEADER_SIZE
 
 
+_shortened = reprlib.Repr()
+_shortened.maxother = 200
+
+
+def describe_error(error: BaseException) -> str:
+    """Return kind and message of `error` in one text; also for an error whose own ``str`` fails."""
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
 def _check(condition: bool, what: str, name: object, rule: str) -> None:
     if not condition:
         raise PluginError(f"{what} {name!r}: {rule}", plugin=str(name))
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_name(what: str, name: object, pattern: re.Pattern[str], key: str) -> None:
+    matches = isinstance(name, str) and bool(pattern.fullmatch(name))
+    _check(matches, what, name, f"{key} must match {pattern.pattern}")
+
+
+def _payload_dtype(name: str, fields: object) -> np.dtype[Any]:
+    """Return the layout of `fields`; PluginError unless it is the same bytes on every machine."""
+    what = "entry type"
+    try:
+        pairs = [(str(field_name), str(kind)) for field_name, kind in fields]  # type: ignore[attr-defined]
+        dtype: np.dtype[Any] = np.dtype(pairs)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise PluginError(f"{what} {name!r}: fields {fields!r}: {error}", plugin=name) from error
+    _check(dtype.names is not None, what, name, f"fields {fields!r}: must be (name, type) pairs")
+    for key in dtype.names or ():
+        part = dtype[key]
+        # Native numbers differ between machines, S and U types drop zeros at the end, objects are pointers.
+        number = part.kind in "uif" and (part.byteorder == ">" or part.itemsize == 1)
+        plain_bytes = part.kind == "V" and part.names is None and part.subdtype is None and part.itemsize > 0
+        rule = f"fields: {key!r} is {part.str!r}, must be a big-endian number ('>u8') or bytes ('V32')"
+        _check(number or plain_bytes, what, name, rule)
+    size = dtype.itemsize
+    rule = f"fields take {size} bytes, must be 1-{PAYLOAD_SIZE_MAX}"
+    _check(0 < size <= PAYLOAD_SIZE_MAX, what, name, rule)
+    return dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,80 +116,113 @@ class EntryType:
     decode: Callable[[bytes], Any]
     fields: tuple[tuple[str, str], ...] | None = None
     key: tuple[int, int] | None = None
+    _dtype: np.dtype[Any] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         what = "entry type"
-        _check(isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)), what, self.name, f"name must match {_NAME.pattern}")
+        _check_name(what, self.name, _NAME, "name")
+        first, last = TYPE_PLUGIN_FIRST, TYPE_PLUGIN_LAST
         _check(
-            isinstance(self.id, int) and (self.id == TYPE_HASH or TYPE_PLUGIN_FIRST <= self.id <= TYPE_PLUGIN_LAST),
+            _is_integer(self.id) and (self.id == TYPE_HASH or first <= self.id <= last),
             what,
             self.name,
-            f"id {self.id!r} is not in {TYPE_PLUGIN_FIRST:#04x}-{TYPE_PLUGIN_LAST:#04x}; the others are reserved",
+            f"id {self.id!r} is not in {first:#04x}-{last:#04x}; the others are reserved",
         )
-        _check(isinstance(self.version, int) and 0 < self.version < 1 << 16, what, self.name, "version must be 1-65535")
+        rule = f"version {self.version!r} must be 1-65535"
+        _check(_is_integer(self.version) and 0 < self.version < 1 << 16, what, self.name, rule)
         _check(isinstance(self.record, type), what, self.name, "record must be a class")
-        _check(callable(self.encode) and callable(self.decode), what, self.name, "encode and decode must be callable")
+        _check(callable(self.encode), what, self.name, "encode must be callable")
+        _check(callable(self.decode), what, self.name, "decode must be callable")
+        object.__setattr__(self, "_dtype", None)
         if self.fields is not None:
-            try:
-                size = np.dtype(list(self.fields)).itemsize
-            except TypeError as error:
-                raise PluginError(f"{what} {self.name!r}: fields: {error}", plugin=self.name) from error
-            _check(0 < size <= PAYLOAD_SIZE_MAX, what, self.name, f"fields take {size} bytes, at most {PAYLOAD_SIZE_MAX}")
+            object.__setattr__(self, "_dtype", _payload_dtype(self.name, self.fields))
+            object.__setattr__(self, "fields", tuple((str(name), str(kind)) for name, kind in self.fields))
         if self.key is not None:
-            offset, size = self.key
-            end = offset + size
-            limit = self.payload_size or PAYLOAD_SIZE_MAX
-            # A DELETE carries the key behind one type byte, so a key is one byte shorter than a payload may be.
-            _check(
-                offset >= 0 and 1 <= size < PAYLOAD_SIZE_MAX and end <= limit,
-                what,
-                self.name,
-                f"key {self.key} does not fit a payload of {limit} bytes",
-            )
+            self._check_key(self.key)
+
+    def _check_key(self, key: tuple[int, int]) -> None:
+        rule = f"key {key!r} must be (offset, size)"
+        pair = isinstance(key, tuple) and len(key) == 2 and all(map(_is_integer, key))
+        _check(pair, "entry type", self.name, rule)
+        offset, size = key
+        limit = PAYLOAD_SIZE_MAX if self.payload_size is None else self.payload_size
+        # A DELETE carries the key behind one type byte, so a key is one byte shorter than a payload may be.
+        fits = offset >= 0 and 1 <= size < PAYLOAD_SIZE_MAX and offset + size <= limit
+        _check(fits, "entry type", self.name, f"key {key!r} does not fit a payload of {limit} bytes")
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         """The payload as a NumPy structured type, or None where the size varies."""
-        return None if self.fields is None else np.dtype(list(self.fields))
+        return self._dtype
 
     @property
     def payload_size(self) -> int | None:
         """Bytes of a payload, or None where the size varies."""
-        dtype = self.dtype
-        return None if dtype is None else dtype.itemsize
+        return None if self._dtype is None else self._dtype.itemsize
+
+    @property
+    def payload_size_range(self) -> tuple[int, int]:
+        """Bytes of the shortest and of the longest payload that this type may have."""
+        if self._dtype is not None:
+            return self._dtype.itemsize, self._dtype.itemsize
+        return (sum(self.key) if self.key else 0), PAYLOAD_SIZE_MAX
+
+    def key_of(self, payload: bytes) -> bytes | None:
+        """Return the key in a payload of this type, or None where the type has no key."""
+        if self.key is None:
+            return None
+        offset, size = self.key
+        return bytes(payload[offset : offset + size])
 
     def to_payload(self, record: Any) -> bytes:
         """Encode `record`; EntryError where the codec refuses it or breaks its own declaration."""
         if not isinstance(record, self.record):
-            raise EntryError(
-                f"{self.name}: a {self.record.__name__} is needed, not a {type(record).__name__}", type=self.name
-            )
+            given = type(record).__name__
+            raise EntryError(f"{self.name}: must be a {self.record.__name__}, not a {given}", type=self.name)
         try:
-            payload = bytes(self.encode(record))
+            payload = self.encode(record)
         except EntryError:
             raise
         except Exception as error:
-            raise EntryError(f"{self.name}: cannot encode {record!r}: {error}", type=self.name) from error
-        low = self.payload_size if self.payload_size is not None else (sum(self.key) if self.key else 0)
-        high = self.payload_size if self.payload_size is not None else PAYLOAD_SIZE_MAX
-        if not low <= len(payload) <= high:
+            shown = _shortened.repr(record)
             raise EntryError(
-                f"{self.name}: payload of {len(payload)} bytes, must be {low}-{high}", type=self.name, size=len(payload)
-            )
+                f"{self.name}: cannot encode {shown}: {describe_error(error)}", type=self.name
+            ) from error
+        # bytes(7) is seven zeros and bytes([7]) one byte: no codec that returns an int or a list meant that.
+        if not isinstance(payload, bytes | bytearray | memoryview):
+            given = type(payload).__name__
+            raise EntryError(f"{self.name}: encode gave a {given}, not bytes", type=self.name)
+        payload = bytes(payload)
+        self._check_size(len(payload))
         return payload
 
     def from_payload(self, payload: bytes) -> Any:
-        """Decode `payload`; EntryError where the codec refuses it."""
+        """Decode `payload`; EntryError where its size is wrong, or where the codec refuses it."""
+        self._check_size(len(payload))
         try:
-            return self.decode(payload)
+            record = self.decode(payload)
         except EntryError:
             raise
         except Exception as error:
             raise EntryError(
-                f"{self.name}: cannot decode a payload of {len(payload)} bytes: {error}",
+                f"{self.name}: cannot decode a payload of {len(payload)} bytes: {describe_error(error)}",
                 type=self.name,
                 size=len(payload),
             ) from error
+        if not isinstance(record, self.record):
+            given = type(record).__name__
+            raise EntryError(
+                f"{self.name}: decode gave a {given}, not a {self.record.__name__}", type=self.name
+            )
+        return record
+
+    def _check_size(self, size: int) -> None:
+        low, high = self.payload_size_range
+        if not low <= size <= high:
+            need = f"{low}" if low == high else f"{low}-{high}"
+            raise EntryError(
+                f"{self.name}: payload of {size} bytes, must be {need}", type=self.name, size=size
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +240,7 @@ class BackendOptions:
     create: bool = False
     exclusive: bool = False
     force: frozenset[str] = frozenset()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +250,7 @@ class BackendType:
     :param scheme: as in ``scheme:rest``, unique
     :param open: (rest of the URL, options) to an open, not yet locked Backend
     :param claims: says whether a plain path without a scheme is this backend's (a block device, a file);
-        asked in the order of `priority`, greatest first
+        asked in the order of `priority`, greatest first. It looks and changes nothing.
     :param options: names of the keys that `BackendOptions.extra` may hold, each with a line of documentation
     """
 
@@ -173,16 +258,19 @@ class BackendType:
     open: Callable[[str, BackendOptions], Backend]
     claims: Callable[[str], bool] | None = None
     priority: int = 0
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _check(
-            isinstance(self.scheme, str) and bool(_SCHEME.fullmatch(self.scheme)),
-            "backend",
-            self.scheme,
-            f"scheme must match {_SCHEME.pattern}",
-        )
-        _check(callable(self.open), "backend", self.scheme, "open must be callable")
+        what = "backend"
+        _check_name(what, self.scheme, _SCHEME, "scheme")
+        _check(callable(self.open), what, self.scheme, "open must be callable")
+        claims_fit = self.claims is None or callable(self.claims)
+        _check(claims_fit, what, self.scheme, "claims must be callable or None")
+        rule = f"priority {self.priority!r} must be an integer"
+        _check(_is_integer(self.priority), what, self.scheme, rule)
+        pairs = self.options.items() if hasattr(self.options, "items") else [(None, None)]
+        documented = all(isinstance(name, str) and isinstance(line, str) for name, line in pairs)
+        _check(documented, what, self.scheme, "options must map each name to a line of documentation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +302,13 @@ class Consumer:
     consume: Callable[[ReplayBatch], None]
 
     def __post_init__(self) -> None:
-        _check(isinstance(self.name, str) and bool(_NAME.fullmatch(self.name)), "consumer", self.name, f"name must match {_NAME.pattern}")
-        _check(bool(self.entry_types), "consumer", self.name, "entry_types is empty")
-        _check(callable(self.consume), "consumer", self.name, "consume must be callable")
-
-
+        what = "consumer"
+        _check_name(what, self.name, _NAME, "name")
+        # A string is a collection of strings too, of one letter each.
+        rule = f"entry_types {self.entry_types!r} must be a set of names of entry types"
+        _check(isinstance(self.entry_types, frozenset | set | tuple | list), what, self.name, rule)
+        names = tuple(self.entry_types)
+        named = bool(names) and all(isinstance(name, str) and _NAME.fullmatch(name) for name in names)
+        _check(named, what, self.name, rule)
+        object.__setattr__(self, "entry_types", frozenset(names))
+        _check(callable(self.consume), what, self.name, "consume must be callable")

@@ -67,11 +67,16 @@ class Backend(ABC):
 
     @abstractmethod
     def flush(self) -> None:
-        """Return once every write that completed before this call is on stable storage. Never retried."""
+        """Return once every write that completed before this call is on stable storage. Never retried.
+
+        Once it has failed, every later call fails too, until the medium is opened again: the system reports a
+        lost write once, so a success after it would promise too much. Lack of space found here is a
+        MediumError as well, since writes that had returned may be lost.
+        """
 
     @abstractmethod
     def discard(self, offset: int, length: int) -> None:
-        """Tell the medium that a range is not needed (TRIM, hole); a hint. What is read there later is undefined."""
+        """Tell the medium that a range is not needed (TRIM, hole); a hint. Reads there are undefined."""
 
     @abstractmethod
     def grow(self, size: int) -> None:
@@ -79,8 +84,18 @@ class Backend(ABC):
         write and flush inside it changes no file-system metadata. Raises DiskFullError where it cannot;
         then the size is what it was."""
 
+    def publish(self) -> None:
+        """Make a newly created medium visible under its name, durably; called once it holds a valid volume.
+
+        A backend that creates its target only here leaves nothing behind when a creation dies in the middle.
+        Does nothing where the medium was there before. Raises AlreadyExistsError where somebody else has
+        made the target meanwhile.
+        """
+        # A medium that is always there (a device) has nothing to publish.
+        return
+
     def map(self, offset: int, length: int) -> memoryview | None:
-        """Return a read-only view of a range that shows every completed write, or None where that is not possible.
+        """Return a read-only view of a range that shows every completed write; None where there can be none.
 
         `offset` is a multiple of 4096. The view stays valid until it is released, also after :meth:`close`.
         Where this is None the engine keeps a copy of its journals in memory.
@@ -89,7 +104,11 @@ class Backend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up the lock and every descriptor. Nothing is flushed. Closing twice is allowed."""
+        """Give up the lock and every descriptor. Nothing is flushed. Closing twice is allowed.
+
+        Calls after it raise ClosedError. A transfer under way in another thread ends undisturbed, and the
+        lock and the descriptors go with it. A created medium that was not published is gone.
+        """
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,31 @@
+"""Siltstone: append-only journals, and the dedup log store that they rebuild.
+
+::
+
+    import siltstone
+    from siltstone import HashInfo
+
+    with siltstone.open("store.silt") as store:
+        store.put(HashInfo(hash=digest, physical_sect=8, first_logical_sect=64))
+        store.flush()
+        info = store.get(digest)
+"""
+
+from __future__ import annotations
+
+from siltstone import errors
+from siltstone.api import create, open  # noqa: A004 - the front door's own name
+from siltstone.errors import *  # noqa: F403 - every error is part of the front door
+from siltstone.records import HashInfo
+from siltstone.store import Store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HashInfo",
+    "Store",
+    "__version__",
+    "create",
+    "open",
+    *errors.__all__,
+]

@@ -1,0 +1,153 @@
+"""The core: owns the plugins, the volume and its shards, and keeps house while a store is open."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from siltstone.core.consuming import Consumers
+from siltstone.core.media import open_volume, recorded
+from siltstone.errors import PluginError, ReadOnlyError, VersionError
+from siltstone.index.table import KeyTypes, Reader, Router
+from siltstone.plugin.host import PluginHost
+from siltstone.shard.group import ShardGroup
+from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
+
+if TYPE_CHECKING:
+    from siltstone.core.options import StoreOptions
+    from siltstone.format.superblock import Superblock
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.log_store.log_store import LogStore
+    from siltstone.plugin.types import EntryType
+    from siltstone.volume.volume import Volume
+
+_log = logging.getLogger(__name__)
+#: seconds between looks at what is due
+_TICK_SECONDS = 0.25
+
+
+class Core:
+    """An open store without its front door.
+
+    Made by :meth:`open`. `group` is None where it is open for reading only; `reader` looks up keys without
+    a lock; `router` says which shard a key belongs to.
+    """
+
+    def __init__(self, options: StoreOptions) -> None:
+        self.options = options
+        self.host = options.plugins or PluginHost.load(options.plugins_allow)
+        self.group: ShardGroup | None = None
+        self.read_only_reason = ""
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._keeper: threading.Thread | None = None
+        self._type_lock = threading.Lock()
+        self.volume: Volume = open_volume(self.host, options)
+        try:
+            self._open_shards()
+        except BaseException:
+            self.volume.close()
+            raise
+
+    def _open_shards(self) -> None:
+        superblock = self.volume.superblock
+        self.was_clean = superblock.clean
+        self._check_types(superblock)
+        keys = {number: kind.key for number, kind in self.host.entry_types.items() if kind.key is not None}
+        self.types = KeyTypes(keys)
+        consumers = Consumers(self.host, set(superblock.entry_types))
+        opening = OpenOptions(
+            types=self.types,
+            key_entry_bytes=min(2 + offset + size for offset, size in keys.values()),
+            index_memory=self.options.index_memory,
+            unreadable_is_torn=self.options.unreadable_is_torn,
+            threads=max(1, min(superblock.shards, os.cpu_count() or 1)),
+            progress=self.options.progress,
+            others=consumers.of_shard,
+        )
+        numbers = range(superblock.shards)
+        self.recoveries: tuple[JournalRecovery, ...]
+        self.stores: list[LogStore]
+        if self.read_only_reason:
+            self.stores, recoveries = open_shards_read_only(self.volume, numbers, opening)
+            self.recoveries = tuple(recoveries)
+        else:
+            self.volume.begin_epoch()
+            shards, recoveries = open_shards(self.volume, numbers, opening, clean=superblock.clean)
+            self.recoveries = tuple(recoveries)
+            self.stores = [shard.store for shard in shards]
+            self.group = ShardGroup(self.volume, shards, recoveries, self._wake.set)
+            self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
+            self._keeper.start()
+        self.reader = Reader([store.index for store in self.stores])
+        self.router = Router(self.types, superblock.uuid, superblock.shards)
+
+    # ---- entry types
+
+    def _check_types(self, superblock: Superblock) -> None:
+        """See that somebody provides every type that the store holds; else the store is for reading only."""
+        if self.options.read_only:
+            self.read_only_reason = "opened with read_only"
+        for number, known in superblock.entry_types.items():
+            try:
+                self.host.require_entry_type(number, known.name, known.version, known.distribution)
+            except VersionError:
+                raise
+            except PluginError as error:
+                if self.options.missing_types == "refuse":
+                    raise
+                _log.warning("%s: open for reading only: %s", self.volume.backend.url, error)
+                self.read_only_reason = self.read_only_reason or str(error)
+
+    def record_type(self, entry_type: EntryType) -> None:
+        """Let the superblock say that the volume may hold entries of this type; durable before the first is written."""
+        if entry_type.id in self.volume.superblock.entry_types:
+            return
+        with self._type_lock:
+            known = recorded(self.host, entry_type)
+            self.volume.publish(
+                lambda superblock: replace(
+                    superblock, entry_types={**superblock.entry_types, entry_type.id: known}
+                )
+            )
+
+    # ---- life
+
+    def writable(self) -> ShardGroup:
+        """The shards, or ReadOnlyError."""
+        if self.group is None:
+            raise ReadOnlyError(
+                f"{self.volume.backend.url}: open for reading only: {self.read_only_reason}",
+                reason=self.read_only_reason,
+            )
+        return self.group
+
+    def _keep_house(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_TICK_SECONDS)
+            self._wake.clear()
+            if self.group is not None and not self._stop.is_set():
+                self.group.tick()
+
+    def close(self) -> None:
+        """Flush, mark the volume clean, give it up. What failed is raised when everything is given up."""
+        self._stop.set()
+        self._wake.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        try:
+            if self.group is not None:
+                self.group.close()
+        finally:
+            self.volume.close()
+
+    def abandon(self) -> None:
+        """Give the volume up without a flush or a mark, as if the process had died. For tests."""
+        self._stop.set()
+        self._wake.set()
+        if self._keeper is not None:
+            self._keeper.join()
+        self.volume.close()

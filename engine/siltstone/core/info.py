@@ -1,0 +1,143 @@
+"""A store in figures."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from siltstone.format.constants import CLUSTER_SIZE, FORMAT_VERSION, SLOT_CLUSTERS
+from siltstone.format.superblock import CLOSED, Extent, Superblock
+from siltstone.volume import allocator
+
+if TYPE_CHECKING:
+    from siltstone.core.core import Core
+    from siltstone.format.seal import Position
+
+
+@dataclass(frozen=True, slots=True)
+class ExtentInfo:
+    """One extent: whose it is, and how far it is filled. Sizes in bytes."""
+
+    id: int
+    kind: str
+    state: str
+    shard: int
+    offset: int
+    length: int
+    used: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryInfo:
+    """What the last opening found in a journal that was active."""
+
+    journal: int
+    shard: int
+    end: tuple[int, int]
+    cut_clusters: int
+    cut_bytes: int
+    cut_entries: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """A store in figures. Sizes in bytes.
+
+    `journal_bytes` counts journals up to their end, their two tail slots included; `free_bytes` what lies in
+    free extents; `reserved_bytes` what only recovery may take; `clean` whether the opening before this one
+    was closed cleanly; `index_records_max` where the index reaches its budget.
+    """
+
+    url: str
+    uuid: str
+    format_version: int
+    created: int
+    shards: int
+    records: int
+    index_bytes: int
+    index_records_max: int
+    journals: int
+    journal_bytes: int
+    volume_bytes: int
+    free_bytes: int
+    reserved_bytes: int
+    epoch: int
+    sequence: int
+    clean: bool
+    read_only: bool
+    entry_types: tuple[dict[str, Any], ...]
+    extents: tuple[ExtentInfo, ...]
+    recovery: tuple[RecoveryInfo, ...]
+
+
+def used_bytes(extent: Extent, position: Position | None) -> int:
+    """Bytes of a journal up to where it ends: its slots and its log clusters."""
+    if extent.state == CLOSED and extent.end is not None:
+        position = extent.end.position
+    if position is None:
+        return 0
+    return (SLOT_CLUSTERS + position.cluster) * CLUSTER_SIZE
+
+
+def describe(core: Core) -> StoreInfo:
+    """The figures of an open store."""
+    superblock: Superblock = core.volume.superblock
+    positions: dict[int, Position] = {found.journal: found.end.position for found in core.recoveries}
+    if core.group is not None:
+        positions = {
+            shard.journal.extent.id: shard.journal.position
+            for shard in core.group.shards.values()
+            if shard.journal is not None
+        }
+    extents = tuple(
+        ExtentInfo(
+            extent.id,
+            extent.kind,
+            extent.state,
+            extent.shard,
+            extent.offset,
+            extent.length,
+            used_bytes(extent, positions.get(extent.id)),
+            extent.generation,
+        )
+        for extent in superblock.extents
+    )
+    return StoreInfo(
+        url=core.volume.backend.url,
+        uuid=str(uuids.UUID(bytes=superblock.uuid)),
+        format_version=FORMAT_VERSION,
+        created=superblock.created,
+        shards=superblock.shards,
+        records=sum(store.records for store in core.stores),
+        index_bytes=sum(store.index.bytes for store in core.stores),
+        index_records_max=sum(store.size.records for store in core.stores),
+        journals=len(superblock.journals()),
+        journal_bytes=sum(extent.used for extent in extents),
+        volume_bytes=core.volume.backend.size,
+        free_bytes=allocator.free_bytes(superblock),
+        reserved_bytes=sum(extent.length for extent in extents if extent.kind == "reserve"),
+        epoch=superblock.epoch,
+        sequence=superblock.sequence,
+        clean=core.was_clean,
+        read_only=core.group is None,
+        entry_types=tuple(
+            {"id": number, "name": known.name, "version": known.version, "distribution": known.distribution}
+            for number, known in sorted(superblock.entry_types.items())
+        ),
+        extents=extents,
+        recovery=tuple(
+            RecoveryInfo(
+                found.journal,
+                found.shard,
+                tuple(found.end.position),
+                found.cut_clusters,
+                found.cut_bytes,
+                found.cut_entries,
+                found.reason,
+            )
+            for found in core.recoveries
+        ),
+    )

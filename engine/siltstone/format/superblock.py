@@ -1,0 +1,343 @@
+"""The superblock: what a volume is and which extents it has, as bytes in two slots. Pure bytes, no I/O."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import xxhash
+
+from siltstone.errors import DamageError, DiskFullError, ForeignVolumeError, VersionError
+from siltstone.format.constants import (
+    CLUSTER_SIZE,
+    DUMP_SIZE,
+    ERASE_BLOCK_MIN,
+    EXTENTS_OFFSET,
+    FORMAT_VERSION,
+    SECTOR_SIZE,
+    SUPERBLOCK_HEADER_SIZE,
+    SUPERBLOCK_MAGIC,
+    SUPERBLOCK_PAYLOAD_MAX,
+)
+from siltstone.format.packing import pack, unpack
+from siltstone.format.seal import End
+
+KIND_JOURNAL: Final = "journal"
+#: a free extent that only recovery and pack of its shard may take
+KIND_RESERVE: Final = "reserve"
+KIND_FREE: Final = "free"
+KINDS: Final = (KIND_JOURNAL, KIND_RESERVE, KIND_FREE)
+
+FREE: Final = "free"
+EMPTY: Final = "empty"
+ACTIVE: Final = "active"
+CLOSED: Final = "closed"
+STATES: Final = (FREE, EMPTY, ACTIVE, CLOSED)
+
+SHARDS_MAX: Final = 4096
+
+_HEADER = struct.Struct(">8sIIQQ")
+_DUMP = struct.Struct(">QQ")
+_U64 = 1 << 64
+assert _HEADER.size == SUPERBLOCK_HEADER_SIZE
+assert _DUMP.size == DUMP_SIZE
+
+
+def dump_extent(offset: int, length: int) -> bytes:
+    """The RFC's 16 bytes: sector and size in bytes of a journal."""
+    return _DUMP.pack(offset // SECTOR_SIZE, length)
+
+
+def parse_dump(dump: bytes) -> tuple[int, int]:
+    """(offset, length) in bytes of what :func:`dump_extent` wrote."""
+    sector, length = _DUMP.unpack(dump)
+    return sector * SECTOR_SIZE, length
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of whole erase blocks that one journal owns, or nobody.
+
+    `generation` is the sequence of the superblock write that created or recycled it; `order` its place in the
+    replay of its shard; `end` where a closed or cleanly left journal ends.
+    """
+
+    id: int
+    offset: int
+    length: int
+    kind: str = KIND_FREE
+    shard: int = 0
+    order: int = 0
+    state: str = FREE
+    format: str = "sealed"
+    generation: int = 0
+    end: End | None = None
+
+    @property
+    def stop(self) -> int:
+        """First byte behind it."""
+        return self.offset + self.length
+
+    def to_map(self) -> dict[str, Any]:
+        """As the payload holds it."""
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "shard": self.shard,
+            "order": self.order,
+            "state": self.state,
+            "format": self.format,
+            "generation": self.generation,
+            "end": None if self.end is None else list(self.end),
+            "dump": dump_extent(self.offset, self.length),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedType:
+    """An entry type that the volume holds or may hold: who provides it."""
+
+    name: str
+    version: int
+    distribution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superblock:
+    """The volume's own description. `created` is in seconds since 1970; `sequence` counts its writes."""
+
+    uuid: bytes
+    erase_block: int
+    created: int
+    shards: int
+    sequence: int = 0
+    epoch: int = 0
+    clean: bool = True
+    next_extent: int = 1
+    entry_types: dict[int, RecordedType] = field(default_factory=dict)
+    extents: tuple[Extent, ...] = ()
+
+    def extent(self, number: int) -> Extent:
+        """The extent with this id; KeyError where there is none."""
+        for extent in self.extents:
+            if extent.id == number:
+                return extent
+        raise KeyError(number)
+
+    def with_extents(self, *changed: Extent) -> Superblock:
+        """A copy in which these extents, old or new by id, stand as given, in order of offset."""
+        by_id = {extent.id: extent for extent in (*self.extents, *changed)}
+        return replace(self, extents=tuple(sorted(by_id.values(), key=lambda extent: extent.offset)))
+
+    def journals(self, shard: int | None = None) -> list[Extent]:
+        """The journals that hold or may hold entries, of one shard or of all, oldest first."""
+        found = [
+            extent
+            for extent in self.extents
+            if extent.kind == KIND_JOURNAL and extent.state in (ACTIVE, CLOSED) and shard in (None, extent.shard)
+        ]
+        return sorted(found, key=lambda extent: (extent.shard, extent.order))
+
+
+def first_extent_offset(erase_block: int) -> int:
+    """Where the first extent may start: the first erase-block boundary at or after 1 MiB."""
+    return -(-EXTENTS_OFFSET // erase_block) * erase_block
+
+
+def encode_slot(superblock: Superblock) -> bytes:
+    """The bytes of a slot, padded with zeros to whole clusters; DiskFullError where the payload does not fit."""
+    payload = pack(
+        {
+            "uuid": superblock.uuid,
+            "cluster_size": CLUSTER_SIZE,
+            "erase_block": superblock.erase_block,
+            "created": superblock.created,
+            "shards": superblock.shards,
+            "epoch": superblock.epoch,
+            "clean": superblock.clean,
+            "next_extent": superblock.next_extent,
+            "entry_types": {
+                number: [known.name, known.version, known.distribution]
+                for number, known in sorted(superblock.entry_types.items())
+            },
+            "extents": [extent.to_map() for extent in superblock.extents],
+        }
+    )
+    if len(payload) > SUPERBLOCK_PAYLOAD_MAX:
+        raise DiskFullError(
+            f"the superblock has no room for {len(superblock.extents)} extents: {len(payload)} bytes,"
+            f" at most {SUPERBLOCK_PAYLOAD_MAX}",
+            needed=len(payload),
+        )
+    head = _HEADER.pack(SUPERBLOCK_MAGIC, FORMAT_VERSION, len(payload), superblock.sequence, 0)[:24]
+    data = head + xxhash.xxh3_64_intdigest(head + payload).to_bytes(8, "big") + payload
+    return data + bytes(-len(data) % CLUSTER_SIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A slot whose checksum holds: its sequence, its exact bytes, the superblock in them."""
+
+    sequence: int
+    data: bytes
+    superblock: Superblock
+
+
+def slot_length(header: bytes) -> int | None:
+    """Bytes of header and payload that a slot's first 32 bytes promise, or None where they are not ours."""
+    magic, _version, length, _sequence, _checksum = _HEADER.unpack(header[:SUPERBLOCK_HEADER_SIZE])
+    if magic != SUPERBLOCK_MAGIC or length > SUPERBLOCK_PAYLOAD_MAX:
+        return None
+    return SUPERBLOCK_HEADER_SIZE + int(length)
+
+
+def slot_version(header: bytes) -> int | None:
+    """The format version that a slot's header names, whatever its checksum, or None where the magic is not ours."""
+    magic, version, *_ = _HEADER.unpack(header[:SUPERBLOCK_HEADER_SIZE])
+    return int(version) if magic == SUPERBLOCK_MAGIC else None
+
+
+def decode_slot(data: bytes, url: str = "volume") -> Slot | None:
+    """The slot in `data`, or None where it is not ours or its checksum fails.
+
+    Raises VersionError for a whole slot of another version, ForeignVolumeError for a whole slot whose payload
+    breaks a rule: that is not damage but another writer.
+    """
+    if len(data) < SUPERBLOCK_HEADER_SIZE:
+        return None
+    length = slot_length(data)
+    if length is None or length > len(data):
+        return None
+    data = data[:length]
+    _magic, version, _length, sequence, checksum = _HEADER.unpack_from(data)
+    payload = data[SUPERBLOCK_HEADER_SIZE:]
+    if xxhash.xxh3_64_intdigest(data[:24] + payload) != checksum:
+        return None
+    if version != FORMAT_VERSION:
+        raise VersionError(
+            f"{url}: format version {version}; this release knows {FORMAT_VERSION}",
+            url=url,
+            version=version,
+            known=FORMAT_VERSION,
+        )
+    try:
+        superblock = _parse(unpack(payload), sequence)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ForeignVolumeError(f"{url}: superblock {sequence}: {error!s}", url=url) from error
+    return Slot(sequence, data, superblock)
+
+
+def choose_slot(first: Slot | None, second: Slot | None, url: str = "volume") -> Slot:
+    """The current superblock of two slots; DamageError or ForeignVolumeError where they contradict or both fail."""
+    if first is None and second is None:
+        raise ForeignVolumeError(f"{url}: not a Siltstone volume, or both superblock slots are damaged", url=url)
+    if first is None or second is None:
+        return first or second  # type: ignore[return-value]
+    if first.superblock.uuid != second.superblock.uuid:
+        raise DamageError(
+            f"{url}: the superblock slots belong to two volumes, {first.superblock.uuid.hex()} and"
+            f" {second.superblock.uuid.hex()}",
+            url=url,
+        )
+    if first.sequence == second.sequence and first.data != second.data:
+        raise DamageError(f"{url}: two superblocks with sequence {first.sequence} differ", url=url)
+    return first if first.sequence >= second.sequence else second
+
+
+# ---- the payload is checked field by field: it comes from outside
+
+
+def _integer(fields: dict[str, Any], name: str, low: int, high: int) -> int:
+    value = fields[name]
+    if type(value) is not int or not low <= value < high:
+        raise ValueError(f"{name} is {value!r}, must be an integer of {low} to {high - 1}")
+    return value
+
+
+def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
+    value = fields[name]
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
+    return str(value)
+
+
+def _parse(fields: Any, sequence: int) -> Superblock:
+    if not isinstance(fields, dict):
+        raise TypeError("the payload is no map")
+    _integer(fields, "cluster_size", CLUSTER_SIZE, CLUSTER_SIZE + 1)
+    erase_block = _integer(fields, "erase_block", ERASE_BLOCK_MIN, 1 << 40)
+    if erase_block & (erase_block - 1):
+        raise ValueError(f"erase_block {erase_block} is no power of two")
+    uuid, clean = fields["uuid"], fields["clean"]
+    if not isinstance(uuid, bytes) or len(uuid) != 16:
+        raise ValueError(f"uuid is {uuid!r}, must be 16 bytes")
+    if not isinstance(clean, bool):
+        raise TypeError(f"clean is {clean!r}")
+    superblock = Superblock(
+        uuid=uuid,
+        erase_block=erase_block,
+        created=_integer(fields, "created", 0, _U64),
+        shards=_integer(fields, "shards", 1, SHARDS_MAX + 1),
+        sequence=sequence,
+        epoch=_integer(fields, "epoch", 0, _U64),
+        clean=clean,
+        next_extent=_integer(fields, "next_extent", 0, 1 << 32),
+        entry_types=dict(map(_parse_type, fields["entry_types"].items())),
+    )
+    extents = tuple(_parse_extent(extent, superblock) for extent in fields["extents"])
+    _check_extents(extents, superblock)
+    return replace(superblock, extents=extents)
+
+
+def _parse_type(item: tuple[Any, Any]) -> tuple[int, RecordedType]:
+    number, recorded = item
+    name, version, distribution = recorded
+    if type(number) is not int or not 0 < number < 255 or type(version) is not int:
+        raise ValueError(f"entry type {number!r}: {recorded!r}")
+    return number, RecordedType(str(name), version, str(distribution))
+
+
+def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
+    dump, end = fields["dump"], fields["end"]
+    if not isinstance(dump, bytes) or len(dump) != DUMP_SIZE:
+        raise ValueError(f"dump is {dump!r}, must be {DUMP_SIZE} bytes")
+    offset, length = parse_dump(dump)
+    if end is not None:
+        cluster, byte, slot, sequence = end
+        if slot not in (None, 0, 1) or not all(type(value) is int and value >= 0 for value in (cluster, byte, sequence)):
+            raise ValueError(f"end is {end!r}")
+        end = End(cluster, byte, slot, sequence)
+        if byte > CLUSTER_SIZE or (cluster + 3) * CLUSTER_SIZE > length:
+            raise ValueError(f"end {list(end)} is beyond an extent of {length} bytes")
+    return Extent(
+        id=_integer(fields, "id", 0, superblock.next_extent),
+        offset=offset,
+        length=length,
+        kind=_choice(fields, "kind", KINDS),
+        shard=_integer(fields, "shard", 0, superblock.shards),
+        order=_integer(fields, "order", 0, _U64),
+        state=_choice(fields, "state", STATES),
+        format=_choice(fields, "format", ("sealed",)),
+        generation=_integer(fields, "generation", 0, superblock.sequence + 1),
+        end=end,
+    )
+
+
+def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
+    position = first_extent_offset(superblock.erase_block)
+    for extent in sorted(extents, key=lambda extent: extent.offset):
+        if extent.offset % superblock.erase_block or extent.length % superblock.erase_block or extent.length == 0:
+            raise ValueError(f"extent {extent.id} at {extent.offset}, {extent.length} bytes, is not whole erase blocks")
+        if extent.offset < position:
+            raise ValueError(f"extent {extent.id} at {extent.offset} overlaps what ends at {position}")
+        if extent.state == CLOSED and extent.end is None:
+            raise ValueError(f"extent {extent.id} is closed and has no end")
+        position = extent.stop
+    if position >= 1 << 63:
+        raise ValueError(f"extents reach to {position}")
+    if len({extent.id for extent in extents}) != len(extents):
+        raise ValueError("two extents have one id")
+    active = [extent.shard for extent in extents if extent.state == ACTIVE]
+    if len(set(active)) != len(active):
+        raise ValueError("a shard has two active journals")

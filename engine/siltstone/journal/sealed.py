@@ -1,0 +1,257 @@
+"""The writer of one life of one sealed journal: appends, flushes, and says where the log ends.
+
+One writer at a time (the shard's lock). The order of writes and flushes is docs/format.md's; each rule
+there stands because a crash broke a model without it.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siltstone.errors import DiskFullError, EntryError, JournalFullError, PoisonedError, SiltstoneError
+from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE, SLOT_CLUSTERS, UNFLUSHED_CLUSTERS_MAX
+from siltstone.format.kernels import ClusterWriter
+from siltstone.format.seal import End, Position, journal_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy import uint64
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from siltstone.format.superblock import Extent
+    from siltstone.volume.backend import Backend
+
+
+def log_clusters(length: int) -> int:
+    """Log clusters of an extent of `length` bytes; the last is only ever a tail."""
+    return length // CLUSTER_SIZE - SLOT_CLUSTERS
+
+
+class SealedJournal:
+    """Appends to one journal. Not durable before :meth:`begin_flush`, a flush of the medium, :meth:`end_flush`.
+
+    :param backend: the medium
+    :param uuid: of the volume
+    :param extent: where; its generation is this life
+    :param flush: flushes the medium; used where a batch alone passes the bound of unflushed clusters
+    :param end: None for a fresh journal, whose slots :meth:`prepare` writes; else the end that a clean close
+        left, with the entries of its last cluster in `tail`
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        uuid: bytes,
+        extent: Extent,
+        flush: Callable[[], None],
+        *,
+        end: End | None = None,
+        tail: Buffer = b"",
+    ) -> None:
+        self.backend = backend
+        self.extent = extent
+        self.key = journal_key(uuid, extent.id, extent.generation)
+        start = end or End(0, 0, 0, 0)
+        self.writer = ClusterWriter(
+            self.key, extent.generation, tail, start.cluster, start.sequence, start.position
+        )
+        self.clusters = log_clusters(extent.length)
+        #: why nothing more is acknowledged here, or None
+        self.poison: SiltstoneError | None = None
+        #: whether a batch was given up after some of it was written: the journal ends at its last boundary
+        self.given_up = False
+        self._flush = flush
+        self._slot = 0 if start.slot is None else start.slot  # the one that holds the acknowledged end
+        self._copy = mmap.mmap(-1, CLUSTER_SIZE)
+        self._flushed: Position = start.position
+        self._flushing: Position | None = None
+        self._unflushed = 0  # log clusters written since the last flush that succeeded
+        self._noted = True  # whether a copy with the present `durable` is on the medium
+
+    # ---- state
+
+    @property
+    def position(self) -> Position:
+        """Behind the last entry."""
+        return Position(*self.writer.position)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether all that was appended is durable."""
+        return self._flushed == self.position
+
+    @property
+    def is_noted(self) -> bool:
+        """Whether the medium also says that all of it is durable (the idle note)."""
+        return self._noted
+
+    @property
+    def has_unflushed_writes(self) -> bool:
+        """Whether a flush that fails now may have lost something of this journal."""
+        return self._unflushed > 0 or self._flushing is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever appended."""
+        return self.position == (0, 0)
+
+    @property
+    def end(self) -> End:
+        """Where the log ends, once all of it is flushed."""
+        assert self.is_flushed
+        return End(self.writer.index, self.writer.used, self._slot, self.writer.sequence)
+
+    @property
+    def room(self) -> int:
+        """Bytes of entries that surely still fit, whatever their sizes."""
+        whole = self.clusters - 1 - self.writer.index
+        return whole * (BODY_SIZE - 256) + max(0, BODY_SIZE - 256 - self.writer.used)
+
+    # ---- life
+
+    def prepare(self) -> None:
+        """Write both slots as empty tails; the caller flushes before the superblock calls the journal active."""
+        for slot in (0, 1):
+            self._write_slot(slot)
+
+    def append(self, kind: int, payload: Buffer) -> int:
+        """Append one entry as a batch of its own; its byte offset in the extent.
+
+        JournalFullError where it does not fit; nothing is changed then.
+        """
+        self._check()
+        offset = -1 if self.given_up else self.writer.append(kind, payload)
+        if offset < 0:
+            entry = bytes((len(memoryview(payload)) + 2, kind)) + bytes(payload)
+            return int(self.append_stream(np.frombuffer(entry, np.uint8))[0])
+        self._noted = False
+        return offset
+
+    def append_stream(self, stream: NDArray[np.uint8]) -> NDArray[uint64]:
+        """Append packed entries as one batch; the byte offset of each in the extent.
+
+        Clusters that it closes are written before this returns, not flushed. JournalFullError where the batch
+        does not fit the rest of the journal, EntryError where the stream is no sequence of entries: nothing
+        is changed then. A write that fails poisons the journal; readers still find what was there before.
+        """
+        self._check()
+        if self.given_up:
+            raise JournalFullError(f"journal {self.extent.id}: a batch was given up here", needed=len(stream), room=0)
+        entries, closed = self.writer.measure(stream)
+        if entries == 0:
+            raise EntryError("an empty batch", size=0)
+        if self.writer.index + closed >= self.clusters:
+            raise JournalFullError(
+                f"journal {self.extent.id}: a batch of {len(stream)} bytes needs {closed} more clusters;"
+                f" {self.clusters - 1 - self.writer.index} are left",
+                needed=len(stream),
+                room=self.room,
+            )
+        positions = np.empty(entries, np.uint64)
+        staged = self.writer.stage(stream, positions)
+        if staged is not None:
+            self._write_staged(staged, closed)
+        self.writer.take(closed)
+        self._noted = False
+        return positions
+
+    def fits(self, stream: NDArray[np.uint8]) -> bool:
+        """Whether the packed entries fit the rest of the journal; EntryError where they are none."""
+        _entries, closed = self.writer.measure(stream)
+        return self.writer.index + closed < self.clusters
+
+    def _write_staged(self, staged: memoryview, closed: int) -> None:
+        """Write closed clusters, never more than the bound beyond what a flush covered."""
+        first = self.writer.index
+        done = 0
+        while done < closed:
+            if self._unflushed == UNFLUSHED_CLUSTERS_MAX:
+                self._bound_flush(first + done)
+                self.writer.restamp(done, closed)
+            count = min(closed - done, UNFLUSHED_CLUSTERS_MAX - self._unflushed)
+            at = self.extent.offset + (SLOT_CLUSTERS + first + done) * CLUSTER_SIZE
+            # Counted before the write: one that fails half way has written something too.
+            self._unflushed += count
+            piece = memoryview(staged)[done * CLUSTER_SIZE : (done + count) * CLUSTER_SIZE]
+            try:
+                self._guarded(self.backend.write, at, piece)
+            except DiskFullError:
+                # A cluster is written once: what is there now can never become part of another batch.
+                self.given_up = True
+                raise
+            done += count
+
+    def _bound_flush(self, clusters: int) -> None:
+        """Flush `clusters` written clusters without a tail copy."""
+        self._guarded(self._flush)
+        self._unflushed = 0
+        self._flushed = max(self._flushed, Position(clusters, 0))
+        self.writer.durable = self._flushed
+
+    # ---- flushing
+
+    def begin_flush(self, *, note: bool = False) -> bool:
+        """Write the tail's copy to the slot that does not hold the acknowledged one; False where nothing is new.
+
+        The caller flushes the medium next, then calls :meth:`end_flush`, or :meth:`fail` where that failed.
+        With `note` the tail is written although nothing is new, to put its `durable` on the medium.
+        """
+        self._check()
+        assert self._flushing is None, "two flushes of one journal at once"
+        if (self._noted if note else self.is_flushed):
+            return False
+        position = self.position
+        # Marked first: from here on a flush that fails may have lost the copy.
+        self._flushing = position
+        try:
+            self._write_slot(1 - self._slot)
+        except DiskFullError:
+            self._flushing = None
+            raise
+        return True
+
+    def end_flush(self) -> None:
+        """The medium was flushed after :meth:`begin_flush`: what was appended before it is durable."""
+        assert self._flushing is not None
+        covered, self._flushing = self._flushing, None
+        self._slot = 1 - self._slot
+        # A copy that only repeats what was flushed carries the durable position itself.
+        self._noted = covered == self._flushed == self.position
+        self._flushed = max(self._flushed, covered)  # a flush for the bound may have gone further meanwhile
+        self.writer.durable = self._flushed
+        # Clusters that were written while the flush ran are not covered by it.
+        self._unflushed = max(0, self.writer.index - self._flushed.cluster)
+
+    def fail(self, error: SiltstoneError) -> None:
+        """A flush failed that may have covered this journal: nothing is acknowledged here any more."""
+        self._flushing = None
+        if self.poison is None:
+            self.poison = error
+
+    def _write_slot(self, slot: int) -> None:
+        self.writer.tail_copy(self._copy)
+        self._guarded(self.backend.write, self.extent.offset + slot * CLUSTER_SIZE, self._copy)
+
+    def _guarded(self, action: Callable[..., None], *arguments: object) -> None:
+        try:
+            action(*arguments)
+        except DiskFullError:
+            raise  # no failure of the medium: what is durable stays so, and space may come
+        except SiltstoneError as error:
+            self.fail(error)
+            raise
+
+    def _check(self) -> None:
+        if self.poison is not None:
+            raise PoisonedError(
+                f"journal {self.extent.id}: an earlier write or flush failed ({self.poison}); what was flushed"
+                " before is safe; close the store, mend the medium, open it again",
+                what=f"journal {self.extent.id}",
+                cause=str(self.poison),
+            )
+

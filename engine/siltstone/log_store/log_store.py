@@ -1,0 +1,184 @@
+"""The index of one shard and the journals that it points into: replay, and what readers may look at."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siltstone.errors import LogStoreFullError
+from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.format.kernels import split_entries
+from siltstone.format.seal import seals_of
+from siltstone.index.table import JOURNALS_MAX, LogIndex
+from siltstone.journal.log_reader import LogReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy import uint64
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from siltstone.format.seal import End
+    from siltstone.format.superblock import Extent
+    from siltstone.index.table import KeyTypes
+    from siltstone.journal.sealed import SealedJournal
+    from siltstone.log_store.memory import IndexSize
+    from siltstone.volume.backend import Backend
+
+    #: called after each chunk of a replay with (bytes read, entries in them)
+    Progress = Callable[[int, int], None]
+    #: gets the entries of a chunk as (type, payload), where some of them have no key
+    Others = Callable[[list[tuple[int, bytes]]], None]
+
+
+class Mirror:
+    """A write-through copy of one extent in memory, for backends that cannot be mapped.
+
+    Stands in for the backend where a journal writes; costs the extent's size in memory as it fills.
+    """
+
+    def __init__(self, backend: Backend, extent: Extent) -> None:
+        self.backend = backend
+        self.extent = extent
+        self.copy = mmap.mmap(-1, extent.length)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write to the medium first, then to the copy: readers see only what the medium took."""
+        self.backend.write(offset, data)
+        self.fill(offset, data)
+
+    def fill(self, offset: int, data: Buffer) -> None:
+        """Take over what was read from the medium."""
+        start = offset - self.extent.offset
+        raw = memoryview(data)
+        self.copy[start : start + raw.nbytes] = raw
+
+
+class LogStore:
+    """The index of a shard over its journals.
+
+    One writer at a time (the shard's lock); lookups go through `index` without a lock.
+    """
+
+    def __init__(self, backend: Backend, uuid: bytes, types: KeyTypes, size: IndexSize) -> None:
+        self.backend = backend
+        self.uuid = uuid
+        self.size = size
+        self.index = LogIndex(size.allocate(), types, uuid, size.segments, size.window_bytes)
+        self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
+        self._mirrors: dict[int, Mirror] = {}
+
+    @property
+    def records(self) -> int:
+        """Keys that are found here."""
+        return self.index.records
+
+    def check_room(self, records: int) -> None:
+        """LogStoreFullError where the index may not take `records` keys more."""
+        if self.index.records + records > self.size.records:
+            raise LogStoreFullError(
+                f"the index holds {self.index.records} records and its budget ends at {self.size.records};"
+                f" {records} more do not fit: open the store with a larger index_memory",
+                limit=self.size.records,
+            )
+
+    # ---- journals
+
+    def add(self, extent: Extent) -> Backend | Mirror:
+        """Let places in a journal's extent be read; where its writer writes: the backend, or a mirror of the extent."""
+        number = next((free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None)
+        if number is None:
+            raise LogStoreFullError(f"a shard has {JOURNALS_MAX} journals already", limit=JOURNALS_MAX)
+        view = self.backend.map(extent.offset, extent.length)
+        self._numbers[extent.id] = number
+        if view is not None:
+            self.index.attach(number, view)
+            return self.backend
+        mirror = self._mirrors[extent.id] = Mirror(self.backend, extent)
+        self.index.attach(number, mirror.copy)
+        return mirror
+
+    def remove(self, extent: Extent) -> None:
+        """Forget a journal that no key points into."""
+        self.index.detach(self._numbers.pop(extent.id))
+        self._mirrors.pop(extent.id, None)
+
+    def target(self, extent: Extent) -> Backend | Mirror:
+        """Where the writer of a journal that was added writes."""
+        return self._mirrors.get(extent.id, self.backend)
+
+    def has_room_for_journal(self) -> bool:
+        """Whether the index can number one journal more."""
+        return len(self._numbers) < JOURNALS_MAX
+
+    def show_tail(self, journal: SealedJournal, start: int) -> None:
+        """Let readers see the active journal's tail, whose bytes from `start` on are new where it is the same cluster."""
+        writer = journal.writer
+        self.index.publish_tail(self._numbers[journal.extent.id], writer.index, writer.tail_view(), start)
+
+    def show_end(self, extent: Extent, end: End) -> None:
+        """Let readers find the last cluster of a journal that is closed."""
+        self.index.publish_end(self._numbers[extent.id], end.cluster, end.slot)
+
+    def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
+        """Put and delete in the index what was just appended to a journal."""
+        self.index.apply(self._numbers[extent.id], stream, positions)
+
+    # ---- replay
+
+    def replay(
+        self, extent: Extent, end: End, *, progress: Progress | None = None, others: Others | None = None
+    ) -> bytes:
+        """Put and delete what a journal says from its start to `end`; the entries of its last cluster.
+
+        Each cluster is verified before it counts: DamageError names what is not as it was written.
+        """
+        reader = LogReader(self.backend, self.uuid, extent)
+        number = self._numbers[extent.id]
+        mirror = self._mirrors.get(extent.id)
+        for first, data in reader.chunks(end.cluster):
+            if mirror is not None:
+                mirror.fill(reader.offset_of(first), data)
+            self._take(number, data, first, CLUSTER_SIZE, progress, others)
+        last, slot = reader.last_cluster(end)
+        if mirror is not None:
+            at = reader.offset_of(end.cluster) if slot is None else extent.offset + slot * CLUSTER_SIZE
+            mirror.fill(at, last)
+        self.index.publish_end(number, end.cluster, slot)
+        self._take(number, last, end.cluster, end.byte, progress, others)
+        return bytes(last[: end.byte])
+
+    def _take(
+        self,
+        number: int,
+        data: memoryview,
+        first: int,
+        last_used: int,
+        progress: Progress | None,
+        others: Others | None,
+    ) -> None:
+        entries, without_key = self.index.apply_clusters(number, data, first, last_used)
+        if without_key and others is not None:
+            others(entries_of(data, last_used))
+        if progress is not None:
+            progress(len(data), entries)
+
+
+def entries_of(clusters: memoryview, last_used: int) -> list[tuple[int, bytes]]:
+    """The entries of some verified clusters as (type, payload), in order; of the last one `last_used` bytes count."""
+    found = []
+    seals = seals_of(clusters)
+    starts = np.empty(CLUSTER_SIZE // 2, np.uint32)
+    for number, seal in enumerate(seals):
+        used = int(seal["used"])
+        if number == len(seals) - 1:
+            used = min(used, last_used)
+        body = clusters[number * CLUSTER_SIZE :][:used]
+        count = split_entries(body, starts)
+        for start in starts[:count].tolist():
+            found.append((body[start + 1], bytes(body[start + 2 : start + body[start]])))
+    return found
+

@@ -1,0 +1,1 @@
+"""A shard: its journals, how they are recovered, written, flushed and rolled. Knows no process."""

@@ -1,0 +1,154 @@
+"""The shards that one process owns: routes nothing, but flushes them together, rolls them, keeps house."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from siltstone.errors import DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
+from siltstone.format.superblock import ACTIVE
+from siltstone.shard.shard import Shard, check_batch, delete_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from siltstone.format.superblock import Superblock
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.volume.volume import Volume
+
+_log = logging.getLogger(__name__)
+
+
+class ShardGroup:
+    """Some shards of one volume, written by this process.
+
+    :param volume: theirs
+    :param shards: opened
+    :param recoveries: what recovery found, for those who ask
+    :param wake: called where a tick should come soon
+
+    Threads may share it.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        shards: Sequence[Shard],
+        recoveries: Sequence[JournalRecovery],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.volume = volume
+        self._wake = wake
+        self.shards = {shard.number: shard for shard in shards}
+        self.recoveries = tuple(recoveries)
+        self._flush_lock = threading.Lock()
+
+    # ---- writing
+
+    def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
+        """Append to each shard its batch: packed entries, and how many of them may bring a new key.
+
+        Every batch is checked before any is written. All or none per shard; an error in one shard leaves
+        those before it written. Not durable yet.
+        """
+        for stream, _records in streams.values():
+            check_batch(stream)
+        for number, (stream, records) in streams.items():
+            shard = self.shards[number]
+            while True:
+                try:
+                    shard.append(stream, records)
+                    if shard.wants_spare():
+                        self._wake()
+                    break
+                except JournalFullError:
+                    self._roll(shard, stream)
+
+    def delete(self, number: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
+        shard = self.shards[number]
+        stream = delete_stream(kind, keys)
+        check_batch(stream)
+        while True:
+            try:
+                return shard.delete(kind, keys)
+            except JournalFullError:
+                self._roll(shard, stream)
+
+    def _roll(self, shard: Shard, stream: NDArray[np.uint8]) -> None:
+        with self._flush_lock:
+            shard.roll(stream)
+
+    # ---- flushing
+
+    def flush(self, *, only: Sequence[Shard] | None = None, note: bool = False) -> None:
+        """Return once all that was appended before this call is durable.
+
+        Callers that wait here together are served by one flush of the medium. A shard that cannot flush
+        does not keep the others from it; its error is raised when they are done.
+        """
+        errors: list[SiltstoneError] = []
+        with self._flush_lock:
+            begun = []
+            for shard in self.shards.values() if only is None else only:
+                try:
+                    if shard.begin_flush(note=note):
+                        begun.append(shard)
+                except SiltstoneError as error:
+                    errors.append(error)
+            if begun:
+                try:
+                    self.volume.flush()
+                except SiltstoneError as error:
+                    # The kernel may have dropped any write that no flush covered, whichever shard made it.
+                    for shard in self.shards.values():
+                        shard.flush_failed(error)
+                    raise
+                for shard in begun:
+                    shard.end_flush()
+        if errors:
+            raise errors[0]
+
+    # ---- housekeeping
+
+    def tick(self) -> None:
+        """Do what is due: idle notes, spare journals. Called from time to time by whoever keeps the clock."""
+        now = self.volume.ports.clock()
+        idle = [shard for shard in self.shards.values() if shard.is_idle(now)]
+        try:
+            if idle:
+                self.flush(only=idle, note=True)
+            for shard in self.shards.values():
+                if shard.wants_spare():
+                    shard.make_spare()
+        except (DiskFullError, LogStoreFullError):
+            # Whoever puts until the journal is full is told; nothing is lost before.
+            _log.debug("no space for a spare journal", exc_info=True)
+        except SiltstoneError as error:
+            _log.warning("housekeeping: %s", error)
+
+    def close(self) -> None:
+        """Flush everything and leave the volume marked clean, each journal with its end.
+
+        A shard that cannot flush, or is poisoned, forbids the mark: its error is raised, and the next
+        opening recovers.
+        """
+        self.flush()
+        with self._flush_lock:
+
+            def ended(superblock: Superblock) -> Superblock:
+                changed = []
+                for shard in self.shards.values():
+                    journal = shard.journal
+                    if journal is not None:
+                        extent = superblock.extent(journal.extent.id)
+                        assert extent.state == ACTIVE
+                        changed.append(replace(extent, end=journal.end))
+                return replace(superblock, clean=True).with_extents(*changed)
+
+            self.volume.publish(ended)

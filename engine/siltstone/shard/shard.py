@@ -1,0 +1,283 @@
+"""One shard: appends to its active journal, keeps its index in step, rolls to the next journal.
+
+The lock order is: the group's flush lock, then a shard's lock, then the volume's. Readers take none.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siltstone.errors import (
+    BatchTooLargeError,
+    DiskFullError,
+    JournalFullError,
+    LogStoreFullError,
+    PoisonedError,
+    SiltstoneError,
+)
+from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX, SLOT_CLUSTERS, TYPE_DELETE
+from siltstone.format.kernels import measure_stream
+from siltstone.format.superblock import ACTIVE, CLOSED
+from siltstone.journal.sealed import SealedJournal, log_clusters
+from siltstone.shard import space
+from siltstone.volume import allocator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from siltstone.format.seal import End
+    from siltstone.format.superblock import Extent, Superblock
+    from siltstone.log_store.log_store import LogStore
+    from siltstone.volume.volume import Volume
+
+#: seconds without an append after which a flushed tail is written once more
+IDLE_SECONDS = 1.0
+
+
+class Shard:
+    """The part of the key space with one number: one log store, one active journal.
+
+    :param number: which shard
+    :param volume: where its extents are
+    :param store: its index and journals, replayed
+    :param journal: the active one, or None where there was no space for a fresh one
+    """
+
+    def __init__(self, number: int, volume: Volume, store: LogStore, journal: SealedJournal | None) -> None:
+        self.number = number
+        self.volume = volume
+        self.store = store
+        self.journal = journal
+        self.lock = threading.Lock()
+        self.spare: SealedJournal | None = None
+        self._spare_lock = threading.Lock()
+        self._last_change = volume.ports.clock()
+        #: an error that makes the shard's index differ from its journals: nothing more is taken
+        self.broken: SiltstoneError | None = None
+
+    # ---- writing
+
+    def append(self, stream: NDArray[np.uint8], records: int) -> None:
+        """Append packed entries as one batch and index them; `records` of them may bring a new key.
+
+        The caller has seen that the batch fits a largest journal. Not durable yet. JournalFullError where
+        the active journal must be rolled first: nothing is changed then.
+        """
+        with self.lock:
+            self._append(stream, records)
+
+    def _append(self, stream: NDArray[np.uint8], records: int) -> None:
+        journal = self._writable()
+        self.store.check_room(records)
+        start = journal.writer.used
+        positions = journal.append_stream(stream)
+        self._last_change = self.volume.ports.clock()
+        self.store.show_tail(journal, start)
+        try:
+            self.store.apply(journal.extent, stream, positions)
+        except MemoryError as error:
+            self.broken = LogStoreFullError(
+                f"shard {self.number}: {error}; what was put is in the journal, and found after opening the store"
+                " with a larger index_memory",
+                limit=self.store.size.records,
+            )
+            raise self.broken from error
+
+    def delete(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Append a DELETE for each of the (n, size) keys that is here, as one batch; which were.
+
+        JournalFullError as in :meth:`append`.
+        """
+        with self.lock:
+            self._writable()
+            found = self.store.index.contains_many(kind, keys)
+            if found.any():
+                self._append(delete_stream(kind, keys[found]), 0)
+            return found
+
+    def _writable(self) -> SealedJournal:
+        if self.broken is not None:
+            raise self.broken
+        if self.journal is None:
+            raise JournalFullError(f"shard {self.number} has no active journal", needed=0, room=0)
+        return self.journal
+
+    # ---- flushing, in three steps so that one flush of the medium serves many shards
+
+    def begin_flush(self, *, note: bool = False) -> bool:
+        """Write what a flush must cover; False where there is nothing new. The medium is the caller's to flush."""
+        with self.lock:
+            return self.journal is not None and self.journal.begin_flush(note=note)
+
+    def end_flush(self) -> None:
+        """The medium was flushed since :meth:`begin_flush`."""
+        with self.lock:
+            if self.journal is not None:
+                self.journal.end_flush()
+
+    def flush_failed(self, error: SiltstoneError) -> None:
+        """A flush of the medium failed: poison the journal if anything of it may be lost."""
+        with self.lock:
+            for journal in (self.journal, self.spare):
+                if journal is not None and journal.has_unflushed_writes:
+                    journal.fail(error)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether the idle note is due."""
+        journal = self.journal
+        return (
+            journal is not None
+            and journal.poison is None
+            and journal.is_flushed
+            and not journal.is_noted
+            and now - self._last_change >= IDLE_SECONDS
+        )
+
+    # ---- rolling
+
+    def wants_spare(self) -> bool:
+        """Whether the next journal should be made ready: the active one is half full and there is no spare."""
+        journal = self.journal
+        return (
+            journal is not None
+            and journal.poison is None
+            and self.spare is None
+            and 2 * journal.position.cluster >= journal.clusters
+        )
+
+    def make_spare(self, clusters: int = 0) -> None:
+        """Make the next journal ready, with at least `clusters` log clusters; takes no lock that puts wait for.
+
+        Twice the active one's size where there is space, else smaller, down to the first size. DiskFullError,
+        LogStoreFullError where it cannot be.
+        """
+        with self._spare_lock:
+            if self.spare is not None and self.spare.clusters >= clusters:
+                return
+            if not self.store.has_room_for_journal():
+                raise LogStoreFullError(f"shard {self.number} has as many journals as an index can number", limit=1024)
+            erase_block = self.volume.superblock.erase_block
+            least = max(space.first_size(erase_block), (clusters + SLOT_CLUSTERS) * CLUSTER_SIZE)
+            best = least if self.journal is None else min(2 * self.journal.extent.length, JOURNAL_SIZE_MAX)
+            if self.spare is not None:
+                self._drop_spare(self.spare.extent)
+            extent = space.take_empty(self.volume, self.number, max(best, least), least)
+            spare = SealedJournal(
+                self.store.add(extent), self.volume.superblock.uuid, extent, self.volume.flush
+            )
+            spare.prepare()
+            self.volume.flush()
+            self.spare = spare
+
+    def _drop_spare(self, extent: Extent) -> None:
+        """Give back a spare that is too small for the batch that comes."""
+        self.spare = None
+        self.volume.publish(lambda superblock: allocator.give(superblock, extent.id))
+        self.store.remove(extent)
+
+    def roll(self, stream: NDArray[np.uint8]) -> None:
+        """Close the active journal and let the next one take the writes, if `stream` really does not fit.
+
+        The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
+        """
+        _entries, clusters = measure_stream(stream)
+        if self.journal is not None and self.journal.poison is not None:
+            raise PoisonedError(
+                f"shard {self.number}: journal {self.journal.extent.id} is poisoned ({self.journal.poison})",
+                what=f"shard {self.number}",
+                cause=str(self.journal.poison),
+            )
+        if self._fits(stream):
+            return
+        try:
+            self.make_spare(clusters)
+        except DiskFullError as error:
+            if self.journal is not None and self.journal.given_up:
+                self._close_alone()
+            raise self._disk_full(error) from error
+        with self.lock:
+            fresh, old = self.spare, self.journal
+            if fresh is None or self._fits(stream):
+                return
+            end = None if old is None else self._flush_for_roll(old)
+            self._publish_roll(old, end, fresh)
+            if old is not None and end is not None:
+                self.store.show_end(old.extent, end)
+            self.journal, self.spare = fresh, None
+            self.store.show_tail(fresh, 0)
+
+    def _fits(self, stream: NDArray[np.uint8]) -> bool:
+        return self.journal is not None and not self.journal.given_up and self.journal.fits(stream)
+
+    def _disk_full(self, error: DiskFullError) -> DiskFullError:
+        return DiskFullError(
+            f"shard {self.number}: no space for its next journal: {error}", **{**error.fields, "shard": self.number}
+        )
+
+    def _flush_for_roll(self, journal: SealedJournal) -> End:
+        if journal.begin_flush():
+            try:
+                self.volume.flush()
+            except SiltstoneError as error:
+                journal.fail(error)
+                raise
+            journal.end_flush()
+        return journal.end
+
+    def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
+        try:
+            self.volume.publish(lambda superblock: _rolled(superblock, old, end, fresh))
+        except SiltstoneError as error:
+            # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
+            if old is not None and self.volume.poisoned is not None:
+                old.fail(error)
+            raise
+
+    def _close_alone(self) -> None:
+        """Close a journal that was given up, with no successor: reads go on, writes wait for space."""
+        with self.lock:
+            old = self.journal
+            if old is None:
+                return
+            end = self._flush_for_roll(old)
+            self._publish_roll(old, end, None)
+            self.store.show_end(old.extent, end)
+            self.journal = None
+
+
+def _rolled(superblock: Superblock, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> Superblock:
+    """The superblock in which `old` is closed at `end` and `fresh` is active behind it."""
+    changed = []
+    if old is not None:
+        changed.append(replace(superblock.extent(old.extent.id), state=CLOSED, end=end))
+    if fresh is not None:
+        extent = superblock.extent(fresh.extent.id)
+        changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, extent.shard)))
+    return superblock.with_extents(*changed)
+
+
+def delete_stream(kind: int, keys: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Packed DELETE entries for (n, size) keys of type `kind`."""
+    count, size = keys.shape
+    stream = np.empty((count, size + 3), np.uint8)
+    stream[:, 0], stream[:, 1], stream[:, 2] = size + 3, TYPE_DELETE, kind
+    stream[:, 3:] = keys
+    return stream.ravel()
+
+
+def check_batch(stream: NDArray[np.uint8]) -> None:
+    """BatchTooLargeError where packed entries do not fit the largest journal that a store may make."""
+    _entries, clusters = measure_stream(stream)
+    if clusters > log_clusters(JOURNAL_SIZE_MAX):
+        raise BatchTooLargeError(
+            f"a batch of {len(stream)} bytes takes {clusters} clusters of one journal; the largest has"
+            f" {log_clusters(JOURNAL_SIZE_MAX)}",
+            size=len(stream),
+            limit=log_clusters(JOURNAL_SIZE_MAX) * CLUSTER_SIZE,
+        )

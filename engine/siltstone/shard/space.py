@@ -1,0 +1,64 @@
+"""Takes and gives extents for a shard's journals, one superblock write at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from siltstone.errors import DiskFullError
+from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST
+from siltstone.format.superblock import EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.volume import allocator
+
+if TYPE_CHECKING:
+    from siltstone.volume.volume import Volume
+
+
+def first_size(erase_block: int) -> int:
+    """Bytes of the first journal of a shard, and of the extent kept for its recovery."""
+    return JOURNAL_ERASE_BLOCKS_FIRST * erase_block
+
+
+def next_order(superblock: Superblock, shard: int) -> int:
+    """An order behind every journal of the shard."""
+    return 1 + max((extent.order for extent in superblock.extents if extent.shard == shard), default=0)
+
+
+def as_empty(superblock: Superblock, extent: Extent, shard: int) -> tuple[Superblock, Extent]:
+    """The superblock in which `extent` is an empty journal of `shard`; its life is this superblock write's."""
+    empty = replace(
+        extent, kind=KIND_JOURNAL, shard=shard, state=EMPTY, generation=superblock.sequence, end=None, order=0
+    )
+    return superblock.with_extents(empty), empty
+
+
+def take_empty(volume: Volume, shard: int, size: int, least: int) -> Extent:
+    """Take an extent of `size` bytes, or down to `least` where space is short, as an empty journal; durable.
+
+    DiskFullError where not even that is there.
+    """
+    taken: list[Extent] = []
+
+    def change(superblock: Superblock, size: int) -> Superblock:
+        superblock, extent = allocator.take(superblock, size)
+        superblock, empty = as_empty(superblock, extent, shard)
+        taken.append(empty)
+        return superblock
+
+    while True:
+        try:
+            volume.publish(lambda superblock: change(superblock, size))
+        except DiskFullError:
+            if size // 2 < least or volume.poisoned:
+                raise
+            size //= 2
+        else:
+            return taken[-1]
+
+
+def with_reserve(superblock: Superblock, shard: int) -> Superblock:
+    """The superblock in which `shard` has an extent kept for its recovery, taken at the end or from free space."""
+    if allocator.reserve_of(superblock, shard) is not None:
+        return superblock
+    superblock, extent = allocator.take(superblock, first_size(superblock.erase_block))
+    return allocator.reserve(superblock.with_extents(extent), extent.id, shard)

@@ -1,0 +1,219 @@
+"""The front door: a store that is put to, asked and flushed."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from siltstone.core.batch import Batch
+from siltstone.core.columns import key_rows, payload_rows, to_columns
+from siltstone.core.core import Core
+from siltstone.core.info import StoreInfo, describe
+from siltstone.errors import ClosedError, EntryError
+from siltstone.format.constants import ENTRY_HEADER_SIZE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Buffer
+
+    from siltstone.core.options import StoreOptions
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.plugin.types import EntryType
+
+#: rows of a put_many that go to each shard as one batch, on the mean
+_ROWS_A_SHARD = 8192
+
+
+class Store:
+    """A dedup log store: it answers "do we have this block, and where?" for a content hash.
+
+    Made by :func:`siltstone.open`. Threads may share it. Puts and deletes are seen by every later get at
+    once, and are durable when a :meth:`flush` that began after them returns.
+    """
+
+    def __init__(self, options: StoreOptions) -> None:
+        self._closed = False
+        self._close_lock = threading.Lock()
+        self._core = Core(options)
+        self._host = self._core.host
+        self._default = self._host.entry_type_named("hash_info")
+        self._shards = self._core.volume.superblock.shards
+
+    # ---- putting
+
+    def put(self, record: Any) -> None:
+        """Put one record of any registered entry type; the last one put under a key wins.
+
+        Not durable yet. Records of types without a key are kept in order, for their consumers.
+        """
+        core = self._open()
+        entry_type = self._host.entry_type_of(record)
+        payload = entry_type.to_payload(record)
+        group = core.writable()
+        core.record_type(entry_type)
+        entry = bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload
+        group.append({self._shard_of(entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
+
+    def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
+        """Put n records, given as one array a field; the last of equal keys wins. Not durable yet.
+
+        For `hash_info`: hashes (n, 32) uint8, physical_sects (n,) and first_logical_sects (n,) uint64. The
+        arrays are not kept. Rows go to their shards in batches of about 8192, each there whole or not at all
+        after a crash.
+        """
+        core = self._open()
+        kind = self._type(entry_type)
+        rows = payload_rows(kind, columns)
+        group = core.writable()
+        core.record_type(kind)
+        step = _ROWS_A_SHARD * self._shards
+        for start in range(0, len(rows), step):
+            stream, counts = core.router.route(kind.id, rows[start : start + step])
+            group.append(split_by_shard(stream, counts, rows.shape[1] + ENTRY_HEADER_SIZE))
+
+    # ---- asking
+
+    def get(self, key: Buffer, *, entry_type: str | None = None) -> Any:
+        """The record last put under `key`, or None."""
+        core = self._open()
+        kind = self._type(entry_type)
+        payload = core.reader.get(kind.id, key)
+        return None if payload is None else kind.from_payload(payload)
+
+    def get_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> tuple[NDArray[Any], ...]:
+        """Look up n keys at once: (found, one array for each field that is not the key).
+
+        For `hash_info`: hashes (n, 32) uint8 give found (n,) bool, physical_sects (n,) uint64 and
+        first_logical_sects (n,) uint64, zero where nothing is found.
+        """
+        core = self._open()
+        kind = self._type(entry_type)
+        rows = key_rows(kind, keys)
+        if kind.payload_size is None:
+            raise EntryError(f"{kind.name}: its records vary in size; get them one by one", type=kind.name)
+        found, payloads = core.reader.get_many(kind.id, rows, kind.payload_size)
+        return (found, *to_columns(kind, payloads))
+
+    # ---- deleting
+
+    def delete(self, key: Buffer, *, entry_type: str | None = None) -> bool:
+        """Delete what was put under `key`; whether there was anything. Not durable yet."""
+        return bool(self.delete_many(np.frombuffer(key, np.uint8)[None], entry_type=entry_type)[0])
+
+    def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> NDArray[np.bool_]:
+        """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet."""
+        core = self._open()
+        kind = self._type(entry_type)
+        rows = key_rows(kind, keys)
+        group = core.writable()
+        found = np.zeros(len(rows), bool)
+        step = _ROWS_A_SHARD * self._shards
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            shards = core.router.shards_of(kind.id, part)
+            for shard in np.unique(shards).tolist():
+                chosen = np.flatnonzero(shards == shard)
+                found[start + chosen] = group.delete(shard, kind.id, np.ascontiguousarray(part[chosen]))
+        return found
+
+    def batch(self) -> Batch:
+        """A context whose puts and deletes become visible, and durable, all or none per shard.
+
+        They are applied when the block ends without an error, and forgotten when it ends with one.
+        BatchTooLargeError where what one shard would get does not fit a journal; nothing is applied then.
+        """
+        core = self._open()
+        core.writable()
+        return Batch(core, self._type(None))
+
+    # ---- durability and life
+
+    def flush(self) -> None:
+        """Return once all that was put or deleted before this call is durable.
+
+        Threads that flush at the same time share one flush of the medium. After an error nothing that was
+        not flushed before may be taken for durable.
+        """
+        self._open().writable().flush()
+
+    def close(self) -> None:
+        """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- facts
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be put; the reason is in `read_only_reason`."""
+        return self._core.group is None
+
+    @property
+    def read_only_reason(self) -> str:
+        """Why the store is open for reading only, or ""."""
+        return self._core.read_only_reason
+
+    @property
+    def recovery(self) -> tuple[JournalRecovery, ...]:
+        """What opening found in each journal that was active: where it ends, what was cut, and why."""
+        return self._core.recoveries
+
+    def info(self) -> StoreInfo:
+        """The store in figures, as it is now."""
+        return describe(self._open())
+
+    def __len__(self) -> int:
+        """Keys in the store."""
+        return sum(store.records for store in self._open().stores)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "read-only" if self.read_only else "open"
+        return f"<Store {self._core.volume.backend.url} {state}>"
+
+    # ---- inside
+
+    def _open(self) -> Core:
+        if self._closed:
+            raise ClosedError(f"{self._core.volume.backend.url}: the store is closed", what="store")
+        return self._core
+
+    def _type(self, name: str | None) -> EntryType:
+        return self._default if name is None else self._host.entry_type_named(name)
+
+    def _shard_of(self, entry_type: EntryType, payload: bytes) -> int:
+        if entry_type.key is None:
+            # All entries of such a type lie in one shard, so that their order is kept.
+            return entry_type.id % self._shards
+        offset, size = entry_type.key
+        return self._core.router.shard(entry_type.id, payload[offset : offset + size])
+
+
+def split_by_shard(
+    stream: NDArray[np.uint8], counts: NDArray[np.int64], entry_size: int
+) -> dict[int, tuple[NDArray[np.uint8], int]]:
+    """Cut what a router packed into one stream a shard, with the number of its entries."""
+    streams = {}
+    start = 0
+    for shard, count in enumerate(counts.tolist()):
+        if count:
+            streams[shard] = stream[start : start + count * entry_size], count
+            start += count * entry_size
+    return streams
+
+

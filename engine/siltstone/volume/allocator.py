@@ -1,0 +1,84 @@
+"""Takes extents from a volume's space and gives them back: pure changes of a superblock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from siltstone.errors import BatchTooLargeError
+from siltstone.format.constants import JOURNAL_SIZE_MAX
+from siltstone.format.superblock import (
+    FREE,
+    KIND_FREE,
+    KIND_RESERVE,
+    Extent,
+    Superblock,
+    first_extent_offset,
+)
+
+
+def round_to_erase_blocks(size: int, erase_block: int) -> int:
+    """`size` bytes rounded up to whole erase blocks, at least one."""
+    return max(1, -(-size // erase_block)) * erase_block
+
+
+def end_of_extents(superblock: Superblock) -> int:
+    """First byte behind all extents: the space that the volume needs [bytes]."""
+    return max((extent.stop for extent in superblock.extents), default=first_extent_offset(superblock.erase_block))
+
+
+def free_bytes(superblock: Superblock) -> int:
+    """Bytes in free extents, those kept for recovery not among them."""
+    return sum(extent.length for extent in superblock.extents if extent.kind == KIND_FREE)
+
+
+def take(superblock: Superblock, size: int) -> tuple[Superblock, Extent]:
+    """Take `size` bytes, rounded up to erase blocks: the smallest free extent that fits, else space at the end.
+
+    Returns the changed superblock and the extent, still free; whether the medium reaches to its end is for
+    the caller to see.
+    """
+    size = round_to_erase_blocks(size, superblock.erase_block)
+    if size > max(JOURNAL_SIZE_MAX, superblock.erase_block):
+        raise BatchTooLargeError(
+            f"an extent of {size} bytes is needed; at most {JOURNAL_SIZE_MAX}", size=size, limit=JOURNAL_SIZE_MAX
+        )
+    fitting = [extent for extent in superblock.extents if extent.kind == KIND_FREE and extent.length >= size]
+    if not fitting:
+        fresh = Extent(superblock.next_extent, end_of_extents(superblock), size)
+        return replace(superblock, next_extent=superblock.next_extent + 1).with_extents(fresh), fresh
+    best = min(fitting, key=lambda extent: (extent.length, extent.offset))
+    taken = replace(best, length=size)
+    if best.length == size:
+        return superblock, taken
+    rest = Extent(superblock.next_extent, best.offset + size, best.length - size)
+    return replace(superblock, next_extent=superblock.next_extent + 1).with_extents(taken, rest), taken
+
+
+def give(superblock: Superblock, number: int) -> Superblock:
+    """Give extent `number` back, joined with free neighbours."""
+    freed = superblock.extent(number)
+    freed = Extent(freed.id, freed.offset, freed.length, state=FREE)
+    joined = {}
+    for extent in superblock.extents:
+        if extent.kind == KIND_FREE and extent.stop == freed.offset:
+            freed = replace(freed, offset=extent.offset, length=freed.length + extent.length)
+            joined[extent.id] = True
+        elif extent.kind == KIND_FREE and extent.offset == freed.stop:
+            freed = replace(freed, length=freed.length + extent.length)
+            joined[extent.id] = True
+    kept = tuple(extent for extent in superblock.extents if extent.id not in joined)
+    return replace(superblock, extents=kept).with_extents(freed)
+
+
+def reserve(superblock: Superblock, number: int, shard: int) -> Superblock:
+    """Keep extent `number` for the recovery and pack of `shard`."""
+    extent = superblock.extent(number)
+    return superblock.with_extents(Extent(extent.id, extent.offset, extent.length, KIND_RESERVE, shard, state=FREE))
+
+
+def reserve_of(superblock: Superblock, shard: int) -> Extent | None:
+    """The extent kept for `shard`, or None."""
+    for extent in superblock.extents:
+        if extent.kind == KIND_RESERVE and extent.shard == shard:
+            return extent
+    return None

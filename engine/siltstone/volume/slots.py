@@ -1,0 +1,78 @@
+"""Reads and writes the two superblock slots of a volume, in the order that power cuts ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from siltstone.errors import ForeignVolumeError, VersionError
+from siltstone.format.constants import (
+    CLUSTER_SIZE,
+    EXTENTS_OFFSET,
+    FORMAT_VERSION,
+    SLOT_OFFSETS,
+    SLOT_SIZE,
+)
+from siltstone.format.superblock import (
+    Slot,
+    Superblock,
+    choose_slot,
+    decode_slot,
+    encode_slot,
+    slot_length,
+    slot_version,
+)
+
+if TYPE_CHECKING:
+    from siltstone.volume.backend import Backend
+
+
+def read_slot(backend: Backend, number: int) -> tuple[Slot | None, int | None]:
+    """Slot 0 or 1 of a volume, or None where it is not whole; and the format version that its header names."""
+    header = bytes(backend.read(SLOT_OFFSETS[number], CLUSTER_SIZE, fresh=True))
+    length, version = slot_length(header), slot_version(header)
+    if length is None:
+        return None, version
+    data = header
+    if length > len(header):
+        whole = min(-(-length // CLUSTER_SIZE) * CLUSTER_SIZE, SLOT_SIZE)
+        data = bytes(backend.read(SLOT_OFFSETS[number], whole, fresh=True))
+    return decode_slot(data, backend.url), version
+
+
+def read_superblock(backend: Backend) -> tuple[Slot, int]:
+    """The current superblock, past every cache, and the number of the slot that holds it. Writes nothing."""
+    if backend.size < EXTENTS_OFFSET:
+        raise ForeignVolumeError(
+            f"{backend.url}: {backend.size} bytes, too small for a Siltstone volume", url=backend.url
+        )
+    slots, versions = zip(*(read_slot(backend, number) for number in (0, 1)), strict=True)
+    if slots[0] is None and slots[1] is None:
+        other = [version for version in versions if version not in (None, FORMAT_VERSION)]
+        if other:
+            raise VersionError(
+                f"{backend.url}: format version {other[0]}; this release knows {FORMAT_VERSION}",
+                url=backend.url,
+                version=other[0],
+                known=FORMAT_VERSION,
+            )
+    chosen = choose_slot(slots[0], slots[1], backend.url)
+    return chosen, 0 if slots[0] is chosen else 1
+
+
+def write_superblock(backend: Backend, superblock: Superblock, current: int) -> int:
+    """Write the superblock to both slots, first to the one that is not `current`; durable when this returns.
+
+    Returns the number of the slot written first. While one slot is being written the other one is whole.
+    """
+    data = encode_slot(superblock)
+    for number in (1 - current, current):
+        backend.write(SLOT_OFFSETS[number], data)
+        backend.flush()
+    return 1 - current
+
+
+def erase_slots(backend: Backend) -> None:
+    """Zero the headers of both slots, durably: from here on nothing of an earlier volume can be found."""
+    for offset in SLOT_OFFSETS:
+        backend.write(offset, bytes(CLUSTER_SIZE))
+    backend.flush()

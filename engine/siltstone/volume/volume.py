@@ -1,0 +1,205 @@
+"""A volume: a backend that bears a superblock, and the changes of that superblock, one at a time."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from siltstone.errors import (
+    ClosedError,
+    ConfigError,
+    DiskFullError,
+    MediumError,
+    PoisonedError,
+    ReadOnlyError,
+    SiltstoneError,
+)
+from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN, EXTENTS_OFFSET, JOURNAL_SIZE_MAX
+from siltstone.format.superblock import EMPTY, FREE, SHARDS_MAX, Superblock
+from siltstone.volume import allocator
+from siltstone.volume.ports import Ports
+from siltstone.volume.slots import erase_slots, read_superblock, write_superblock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from siltstone.format.superblock import Extent, RecordedType
+    from siltstone.volume.backend import Backend
+
+    #: takes the superblock as it is, its sequence already raised, and returns it as it shall be
+    Change = Callable[[Superblock], Superblock]
+
+ERASE_BLOCK_MAX = JOURNAL_SIZE_MAX // 2
+
+
+def check_erase_block(erase_block: int) -> int:
+    """`erase_block` [bytes] if a volume can have it, else ConfigError."""
+    if not ERASE_BLOCK_MIN <= erase_block <= ERASE_BLOCK_MAX or erase_block & (erase_block - 1):
+        raise ConfigError(
+            f"erase_block {erase_block}: must be a power of two of {ERASE_BLOCK_MIN} to {ERASE_BLOCK_MAX} bytes",
+            source="erase_block",
+            key="erase_block",
+        )
+    return erase_block
+
+
+class Volume:
+    """A locked backend and its superblock.
+
+    :param backend: open and locked; the volume closes it
+    :param superblock: what its slots hold
+    :param slot: which slot holds it
+
+    Threads may share it. `publish` is durable when it returns. After a superblock write that failed the
+    volume is poisoned: nothing is written to it any more.
+    """
+
+    def __init__(self, backend: Backend, superblock: Superblock, slot: int, ports: Ports) -> None:
+        self.backend = backend
+        self.superblock = superblock
+        self.ports = ports
+        self._slot = slot
+        self._lock = threading.RLock()
+        self._flush_lock = threading.Lock()
+        self._cause: SiltstoneError | None = None
+        self._closed = False
+
+    # ---- making and opening
+
+    @classmethod
+    def create(
+        cls,
+        backend: Backend,
+        *,
+        shards: int,
+        erase_block: int = ERASE_BLOCK_DEFAULT,
+        entry_types: Mapping[int, RecordedType] | None = None,
+        ports: Ports | None = None,
+    ) -> Volume:
+        """Write a new, empty volume over whatever the locked backend holds, durably.
+
+        The caller has made sure that nothing there is needed. A power cut in it leaves no volume, or the new one.
+        """
+        ports = ports or Ports()
+        if not 1 <= shards <= SHARDS_MAX:
+            raise ConfigError(f"shards {shards}: must be 1 to {SHARDS_MAX}", source="shards", key="shards")
+        check_erase_block(max(erase_block, backend.erase_block))
+        superblock = Superblock(
+            uuid=ports.random_bytes(16),
+            erase_block=max(erase_block, backend.erase_block),
+            created=int(ports.wall_time()),
+            shards=shards,
+            sequence=1,
+            entry_types=dict(entry_types or {}),
+        )
+        if backend.size < EXTENTS_OFFSET:
+            backend.grow(EXTENTS_OFFSET)
+        erase_slots(backend)
+        return cls(backend, superblock, write_superblock(backend, superblock, 1), ports)
+
+    @classmethod
+    def open(cls, backend: Backend, *, ports: Ports | None = None) -> Volume:
+        """Read the superblock of a locked backend, past every cache, behind a barrier; writes nothing."""
+        if not backend.read_only:
+            # What a dead process left in the caches must not vanish after it was read.
+            backend.flush()
+        slot, number = read_superblock(backend)
+        if backend.size < allocator.end_of_extents(slot.superblock):
+            raise MediumError(
+                f"{backend.url}: {backend.size} bytes, but its extents reach to"
+                f" {allocator.end_of_extents(slot.superblock)}: cut short",
+                url=backend.url,
+                operation="open",
+                offset=backend.size,
+            )
+        return cls(backend, slot.superblock, number, ports or Ports())
+
+    # ---- the superblock
+
+    def publish(self, change: Change) -> Superblock:
+        """Apply `change` and write the result, durably; the superblock as it is then.
+
+        Raises what `change` raises, with nothing written; DiskFullError where the medium cannot grow to hold
+        the extents; PoisonedError after a write that failed.
+        """
+        with self._lock:
+            self._check_writable()
+            # A slot that was found damaged gets whole again with the first write: both are always written.
+            fresh = change(replace(self.superblock, sequence=self.superblock.sequence + 1))
+            needed = allocator.end_of_extents(fresh)
+            if needed > self.backend.size:
+                self.backend.grow(needed)
+            try:
+                with self._flush_lock:
+                    self._slot = write_superblock(self.backend, fresh, self._slot)
+            except DiskFullError as error:
+                if error.fields.get("operation") is None:
+                    raise  # the payload did not fit: nothing was written
+                self._cause = error
+                raise
+            except SiltstoneError as error:
+                self._cause = error
+                raise
+            before, self.superblock = self.superblock, fresh
+            self._discard_freed(before, fresh)
+            return fresh
+
+    def _discard_freed(self, before: Superblock, after: Superblock) -> None:
+        """TRIM what this superblock write freed; only now does nothing rely on it."""
+        kept = {extent.id for extent in after.extents if extent.state != FREE}
+        for extent in before.extents:
+            if extent.state != FREE and extent.id not in kept:
+                self.backend.discard(extent.offset, extent.length)
+
+    def begin_epoch(self) -> Superblock:
+        """Open for writing: raise the epoch, clear `clean`, give each empty journal a new life; durable."""
+
+        def change(superblock: Superblock) -> Superblock:
+            superblock = replace(superblock, epoch=superblock.epoch + 1, clean=False)
+            fresh = [
+                replace(extent, generation=superblock.sequence)
+                for extent in superblock.extents
+                if extent.state == EMPTY
+            ]
+            return superblock.with_extents(*fresh)
+
+        return self.publish(change)
+
+    def extent(self, number: int) -> Extent:
+        """The extent with this id, as it is now."""
+        return self.superblock.extent(number)
+
+    # ---- the medium
+
+    def flush(self) -> None:
+        """Return once all that was written before this call is durable.
+
+        One at a time: the kernel tells a failure to one caller only, so no flush may overlap another.
+        """
+        with self._flush_lock:
+            self.backend.flush()
+
+    @property
+    def poisoned(self) -> SiltstoneError | None:
+        """Why no superblock is written any more, or None."""
+        return self._cause
+
+    def _check_writable(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.backend.url}: closed", what=self.backend.url)
+        if self.backend.read_only:
+            raise ReadOnlyError(f"{self.backend.url}: open for reading only", reason="opened read-only")
+        if self._cause is not None:
+            raise PoisonedError(
+                f"{self.backend.url}: an earlier superblock write failed ({self._cause}); close the store, mend the"
+                " medium, and open it again",
+                what=self.backend.url,
+                cause=str(self._cause),
+            )
+
+    def close(self) -> None:
+        """Give up the backend and its lock; closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            self.backend.close()

@@ -1,0 +1,308 @@
+"""The backend for files when the medium fails, fills up or changes under it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+import pytest
+from real_media import make_file, mounted, need_root, open_made, output_of, program
+
+from siltstone.errors import (
+    DiskFullError,
+    MediumError,
+    ReadOnlyError,
+)
+
+MIB = 1 << 20
+
+
+# ---- the medium under it
+
+
+def test_a_file_that_is_cut_is_noticed(tmp_path):
+    path = tmp_path / "volume"
+    with make_file(path) as backend:
+        os.truncate(path, 8192)
+        assert backend.read(0, 4096) == bytes(4096)
+        for fresh in (False, True):
+            with pytest.raises(MediumError, match="shorter") as caught:
+                backend.read(4096, 8192, fresh=fresh)
+            assert caught.value.offset == 4096
+        with pytest.raises(MediumError, match="8192"):
+            backend.write(0, bytes(4096))
+        with pytest.raises(MediumError, match="8192"):
+            backend.flush()
+    assert path.stat().st_size == 8192
+
+
+def test_a_file_that_is_deleted_is_not_flushed_into_nothing(tmp_path):
+    path = tmp_path / "volume"
+    with make_file(path) as backend:
+        backend.flush()
+        path.unlink()
+        with pytest.raises(MediumError, match="deleted"):
+            backend.flush()
+
+
+def test_space_is_allocated_and_written_beforehand(tmp_path):
+    path = tmp_path / "volume"
+    with make_file(path, 4 * MIB) as backend:
+        backend.grow(6 * MIB)
+        assert path.stat().st_blocks * 512 >= 6 * MIB
+        with path.open("rb") as opened:
+            extents = extents_of(opened.fileno())
+        # Unknown, delayed, unwritten: what a flush would have to change the file system's tables for.
+        assert extents
+        assert not [extent for extent in extents if extent[3] & (0x2 | 0x4 | 0x800)]
+        blocks = path.stat().st_blocks
+        backend.write(5 * MIB, os.urandom(4096))
+        backend.flush()
+        assert path.stat().st_blocks == blocks
+
+
+def extents_of(descriptor):
+    """(logical, physical, length, flags) of each extent of a file."""
+    request = bytearray(struct.pack("QQIIII", 0, (1 << 64) - 1, 1, 64, 0, 0) + bytes(64 * 56))
+    try:
+        fcntl.ioctl(descriptor, 0xC020660B, request)
+    except OSError as error:
+        pytest.skip(f"the file system does not tell its extents: {error}")
+    count = struct.unpack_from("I", request, 20)[0]
+    return [struct.unpack_from("QQQ16xI12x", request, 32 + 56 * number) for number in range(count)]
+
+
+def test_space_given_up_is_kept_unless_asked_for(tmp_path):
+    for mode, gone in (("keep", False), ("punch", True)):
+        path = tmp_path / mode
+        with make_file(path, 4 * MIB, discard=mode) as backend:
+            before = path.stat().st_blocks
+            backend.discard(MIB, 2 * MIB)
+            assert (path.stat().st_blocks <= before - 2 * MIB // 512) == gone
+            assert path.stat().st_size == 4 * MIB
+
+
+# ---- no space
+
+
+def test_a_full_disk_changes_nothing_and_passes(small_disk):
+    blocker = small_disk / "blocker"
+    with make_file(small_disk / "volume", 512 * 1024) as backend:
+        backend.write(0, b"kept")
+        with pytest.raises(DiskFullError) as caught:
+            backend.grow(2 * MIB)
+        assert caught.value.needed == 2 * MIB - 512 * 1024
+        blocker.write_bytes(bytes(300 * 1024))
+        with pytest.raises(DiskFullError):
+            backend.grow(900 * 1024)
+        assert backend.size == (small_disk / "volume").stat().st_size == 512 * 1024
+        assert backend.read(0, 4) == b"kept"
+        backend.write(0, b"more")
+        backend.flush()
+        blocker.unlink()
+        backend.grow(900 * 1024)
+        assert backend.size == 900 * 1024
+
+
+def test_space_that_runs_out_in_the_middle_is_given_back(small_disk, monkeypatch):
+    # As on a disk that somebody else fills between the look at it and the allocation.
+    class Roomy:
+        f_blocks, f_bfree, f_frsize = 1 << 40, 1 << 40, 4096
+
+    monkeypatch.setattr("siltstone_plugins.file.os.fstatvfs", lambda descriptor: Roomy)
+    with make_file(small_disk / "volume", 512 * 1024) as backend:
+        with pytest.raises(DiskFullError):
+            backend.grow(2 * MIB)
+        assert backend.size == (small_disk / "volume").stat().st_size == 512 * 1024
+        assert os.statvfs(small_disk).f_bfree > 0
+        backend.flush()
+
+
+def test_a_limit_on_file_size_is_a_full_disk(tmp_path):
+    source = """
+import resource, sys
+from siltstone.errors import DiskFullError
+from siltstone.plugin import BackendOptions
+from siltstone_plugins.file import open_file
+backend = open_file(sys.argv[1], BackendOptions(create=True))
+backend.lock()
+backend.grow(1 << 20)
+backend.publish()
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+try:
+    backend.grow(4 << 20)
+except DiskFullError as error:
+    print(error.fields["errno"], backend.size)
+backend.write(0, b"x")
+backend.flush()
+backend.grow(2 << 20)
+print(backend.size)
+"""
+    assert output_of(source, tmp_path / "volume").split() == [str(errno.EFBIG), str(MIB), str(2 * MIB)]
+    assert (tmp_path / "volume").stat().st_size == 2 * MIB
+
+
+def test_a_read_only_file_system_says_so(tmp_path):
+    need_root()
+    make_file(tmp_path / "volume").close()
+    with mounted(tmp_path, tmp_path.parent / f"{tmp_path.name}-view", "--bind", "-o", "ro") as view:
+        with pytest.raises(ReadOnlyError, match="Read-only"):
+            open_made(view / "volume")
+        with pytest.raises(ReadOnlyError):
+            open_made(view / "another", create=True)
+        with open_made(view / "volume", read_only=True) as backend:
+            backend.lock()
+            assert backend.read(0, 16, fresh=True) == bytes(16)
+
+
+# ---- the system refuses
+
+
+def short_write(answers, real=os.pwrite):
+    """A pwrite that goes by `answers`, each a limit of bytes, an errno as a negative number, or None."""
+    left = list(answers)
+
+    def pwrite(descriptor, data, offset):
+        answer = left.pop(0) if left else None
+        if answer is None:
+            return real(descriptor, data, offset)
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return real(descriptor, data[:answer], offset)
+
+    return pwrite
+
+
+def test_a_write_that_goes_on_in_parts_is_whole(tmp_path, monkeypatch):
+    data = os.urandom(10_000)
+    with make_file(tmp_path / "volume") as backend:
+        monkeypatch.setattr("siltstone_plugins._posix.os.pwrite", short_write([1, 4095, 3000]))
+        backend.write(100, data)
+        assert backend.read(100, 10_000) == data
+        assert backend.read(0, 100) == bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "code"),
+    [
+        ([-errno.EIO], MediumError, errno.EIO),
+        ([512, -errno.EIO], MediumError, errno.EIO),
+        ([-errno.ENOSPC], DiskFullError, errno.ENOSPC),
+        ([512, -errno.EDQUOT], DiskFullError, errno.EDQUOT),
+        ([0], MediumError, 0),
+    ],
+)
+def test_a_write_that_fails_raises(tmp_path, monkeypatch, answers, error, code):
+    with make_file(tmp_path / "volume") as backend:
+        monkeypatch.setattr("siltstone_plugins._posix.os.pwrite", short_write(answers))
+        with pytest.raises(error) as caught:
+            backend.write(8192, bytes(4096))
+        assert (caught.value.errno, caught.value.offset, caught.value.url) == (code, 8192, backend.url)
+        assert "8192" in str(caught.value)
+
+
+def test_a_read_that_fails_names_offset_and_errno(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with make_file(tmp_path / "volume") as backend:
+        monkeypatch.setattr("siltstone_plugins._posix.os.pread", refuse)
+        monkeypatch.setattr("siltstone_plugins._posix.os.preadv", refuse)
+        for fresh in (False, True):
+            with pytest.raises(MediumError, match="EIO") as caught:
+                backend.read(4096, 512, fresh=fresh)
+            assert (caught.value.errno, caught.value.offset, caught.value.operation) == (
+                errno.EIO,
+                4096,
+                "read",
+            )
+
+
+def test_a_flush_that_fails_once_fails_for_good_and_for_everybody(tmp_path):
+    source = """
+import sys, threading
+from siltstone.errors import MediumError
+from siltstone.plugin import BackendOptions
+from siltstone_plugins.file import open_file
+backend = open_file(sys.argv[1], BackendOptions())
+backend.lock()
+backend.write(0, b"x")
+results = []
+def flush():
+    try:
+        backend.flush()
+        results.append("durable")
+    except MediumError as error:
+        results.append(str(error.fields["errno"]))
+threads = [threading.Thread(target=flush) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+flush()
+try:
+    backend.grow(2 << 20)
+except MediumError:
+    results.append("not grown")
+print(*results)
+"""
+    make_file(tmp_path / "volume").close()
+    log = tmp_path / "log"
+    wrapper = (program("strace"), "-f", "-o", str(log), "-e", "trace=fdatasync,fsync")
+    wrapper += ("-e", "inject=fdatasync:error=EIO:when=1")
+    printed = output_of(source, tmp_path / "volume", wrapper=wrapper)
+    assert printed.split() == [str(errno.EIO)] * 9 + ["not", "grown"]
+    calls = [line for line in log.read_text().splitlines() if "fdatasync(" in line or "fsync(" in line]
+    assert len(calls) == 1
+
+
+def test_a_flush_without_space_is_no_harmless_kind_of_full(tmp_path, monkeypatch):
+    def refuse(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with make_file(tmp_path / "volume") as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr("siltstone_plugins._posix.os.fdatasync", refuse)
+            with pytest.raises(MediumError):
+                backend.flush()
+        with pytest.raises(MediumError, match="before"):
+            backend.flush()
+
+
+# ---- the page cache
+
+
+def is_cached(path, offset, length=4096):
+    with path.open("rb") as opened:
+        try:
+            return os.preadv(opened.fileno(), [bytearray(length)], offset, os.RWF_NOWAIT) > 0
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            pytest.skip(f"the file system does not tell what is cached: {error}")
+
+
+def test_a_fresh_read_leaves_nothing_in_the_cache(tmp_path):
+    path = tmp_path / "volume"
+    with make_file(path) as backend:
+        backend.write(0, b"data" * 4096)
+        backend.flush()
+        assert backend.read(0, 16384) == b"data" * 4096
+        assert is_cached(path, 0)
+        assert backend.read(5000, 1000, fresh=True) == (b"data" * 4096)[5000:6000]
+        assert not is_cached(path, 4096)
+
+
+def test_a_fresh_read_where_direct_transfers_are_refused(tmp_path, monkeypatch):
+    real = os.open
+
+    def without_direct(path, flags, *arguments, **options):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(path, flags, *arguments, **options)
+
+    with make_file(tmp_path / "volume") as backend:
+        backend.write(0, b"data" * 1024)
+        backend.flush()
+        monkeypatch.setattr("siltstone_plugins._posix.os.open", without_direct)
+        assert backend.read(1, 1000, fresh=True) == (b"data" * 1024)[1:1001]
