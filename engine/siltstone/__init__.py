@@ -14,8 +14,9 @@
 from __future__ import annotations
 
 from siltstone import errors
-from siltstone.api import create, open  # noqa: A004 - the front door's own name
+from siltstone.api import create, export, open, verify  # noqa: A004 - the front door's own name
 from siltstone.errors import *  # noqa: F403 - every error is part of the front door
+from siltstone.journal.journal import Journal
 from siltstone.records import HashInfo
 from siltstone.store import Store
 
@@ -23,9 +24,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HashInfo",
+    "Journal",
     "Store",
     "__version__",
     "create",
+    "export",
     "open",
+    "verify",
     *errors.__all__,
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from siltstone.core.export import Exported, export_volume
 from siltstone.core.media import check_formattable, new_volume, open_backend
 from siltstone.core.options import StoreOptions
+from siltstone.core.verify import VerifyReport, verify_volume
 from siltstone.errors import ConfigError
 from siltstone.plugin.host import PluginHost
 from siltstone.store import Store
@@ -113,3 +115,39 @@ def create(
         new_volume(backend, host, options).close()
     finally:
         backend.close()
+
+
+def verify(
+    target: str | PathLike[str],
+    *,
+    progress: Callable[[ReplayProgress], None] | None = None,
+    plugins_allow: Sequence[str] | None = None,
+    backend_options: Mapping[str, Any] | None = None,
+) -> VerifyReport:
+    """Read and check everything in a store: both superblocks, every cluster of every journal. Writes nothing.
+
+    What is damaged is in the report, with journal, cluster and offset. A target that holds no store, or that
+    somebody writes, raises.
+    """
+    options = StoreOptions.of(
+        target, read_only=True, plugins_allow=plugins_allow, backend_options=backend_options
+    )
+    return verify_volume(PluginHost.load(options.plugins_allow), options, progress)
+
+
+def export(
+    target: str | PathLike[str],
+    directory: str | PathLike[str],
+    *,
+    journal: int | None = None,
+    plugins_allow: Sequence[str] | None = None,
+    backend_options: Mapping[str, Any] | None = None,
+) -> list[Exported]:
+    """Write the journals of a store to plain RFC images in `directory`, one a journal, oldest first by shard.
+
+    :param journal: only the journal with this extent id
+    """
+    options = StoreOptions.of(
+        target, read_only=True, plugins_allow=plugins_allow, backend_options=backend_options
+    )
+    return export_volume(PluginHost.load(options.plugins_allow), options, directory, journal)

@@ -102,6 +102,7 @@ class BlockDeviceBackend(DescriptorBackend):
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise failed(self.url, "lock", 0, 0, error) from error
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
                 rdev = os.fstat(self._descriptor).st_rdev
                 return lambda: device_holder(rdev, but=self._descriptor)
         return None

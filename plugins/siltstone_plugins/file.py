@@ -21,6 +21,7 @@ from siltstone.errors import (
     RefusedDeviceError,
 )
 from siltstone.plugin import BackendOptions, BackendType, hookimpl
+from siltstone_plugins import _statx
 from siltstone_plugins._creation import Creation
 from siltstone_plugins._failures import check_range, failed, not_opened, refuse_writing
 from siltstone_plugins._holders import lock_holder
@@ -115,11 +116,14 @@ class FileBackend(DescriptorBackend):
             )
 
     def _check_medium(self, operation: str, offset: int, length: int) -> None:
-        status = os.fstat(self._descriptor)
+        if operation == "write":
+            links, size = 1, _statx.size(self._descriptor)
+        else:
+            links, size = _statx.links_and_size(self._descriptor)
         what = None
-        if status.st_size < self._size:
-            what = f"it has been cut from {self._size} to {status.st_size} bytes"
-        elif status.st_nlink == 0 and self._counts_links and self._creation is None and operation != "write":
+        if size < self._size:
+            what = f"it has been cut from {self._size} to {size} bytes"
+        elif links == 0 and self._counts_links and self._creation is None:
             what = "it has been deleted, so nothing in it can be found again"
         if what is not None:
             raise MediumError(

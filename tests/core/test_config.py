@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tomllib
@@ -17,6 +18,7 @@ from siltstone.core.config import (
     load_configuration,
     parse_size,
 )
+from siltstone.core.options import StoreOptions
 from siltstone.errors import ConfigError
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -70,6 +72,20 @@ def test_commented_values_are_the_defaults(load):
     assert every_key.volume.model_copy(update={"erase_block": None}) == defaults.volume
     assert every_key.plugins.allow == ["siltstone"]
     assert defaults.plugins.allow is None
+
+
+def test_a_file_that_says_nothing_opens_a_store_as_no_file_does(load, tmp_path):
+    load('[volume]\ntarget = "store.silt"')
+    from_file = StoreOptions.of(tmp_path / "store.toml")
+    assert dataclasses.replace(from_file, workers=None) == StoreOptions(
+        target="store.silt", ports=from_file.ports
+    )
+
+
+def test_arguments_override_the_file(load, tmp_path):
+    load('[volume]\ntarget = "store.silt"\nshards = 4\n[store]\nread_only = true')
+    options = StoreOptions.of(tmp_path / "store.toml", shards=2)
+    assert (options.target, options.shards, options.read_only) == ("store.silt", 2, True)
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.toml")), ids=lambda path: path.name)

@@ -60,7 +60,7 @@ def path_of_child(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def run(path: str, *arguments: str, cwd: Path) -> str:
     """Run Python with this PYTHONPATH and return what it printed."""
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-W", "error", *arguments]
+    command = [sys.executable, *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, check=False, cwd=cwd, env=environment
     )

@@ -65,7 +65,7 @@ def test_space_is_allocated_and_written_beforehand(tmp_path):
 
 def extents_of(descriptor):
     """(logical, physical, length, flags) of each extent of a file."""
-    request = bytearray(struct.pack("QQIIII", 0, (1 << 64) - 1, 1, 64, 0, 0) + bytes(64 * 56))
+    request = bytearray(struct.pack("QQIIII", 0, (1 << 64) - 1, 1, 0, 64, 0) + bytes(64 * 56))
     try:
         fcntl.ioctl(descriptor, 0xC020660B, request)
     except OSError as error:
@@ -118,6 +118,21 @@ def test_space_that_runs_out_in_the_middle_is_given_back(small_disk, monkeypatch
         assert backend.size == (small_disk / "volume").stat().st_size == 512 * 1024
         assert os.statvfs(small_disk).f_bfree > 0
         backend.flush()
+
+
+def test_space_that_was_allocated_in_vain_is_given_back(tmp_path, monkeypatch):
+    path = tmp_path / "volume"
+    with make_file(path) as backend:
+        before = path.stat().st_blocks
+        with monkeypatch.context() as patch:
+            # As on a file system where allocated space is no promise.
+            patch.setattr("siltstone_plugins.file.os.pwrite", short_write([MIB, -errno.ENOSPC]))
+            with pytest.raises(DiskFullError):
+                backend.grow(4 * MIB)
+        assert backend.size == path.stat().st_size == MIB
+        assert path.stat().st_blocks == before
+        backend.grow(4 * MIB)
+        assert backend.size == path.stat().st_size == 4 * MIB
 
 
 def test_a_limit_on_file_size_is_a_full_disk(tmp_path):
@@ -254,6 +269,38 @@ print(*results)
     assert printed.split() == [str(errno.EIO)] * 9 + ["not", "grown"]
     calls = [line for line in log.read_text().splitlines() if "fdatasync(" in line or "fsync(" in line]
     assert len(calls) == 1
+
+
+def test_a_commit_asks_for_no_timestamps(tmp_path):
+    # A stat between two writes makes the file system journal a timestamp with the next flush.
+    source = """
+import sys
+from siltstone.plugin import BackendOptions
+from siltstone_plugins.file import open_file
+backend = open_file(sys.argv[1], BackendOptions())
+backend.lock()
+for _ in range(5):
+    backend.write(0, bytes(4096))
+    backend.flush()
+"""
+    make_file(tmp_path / "volume").close()
+    log = tmp_path / "log"
+    wrapper = (
+        program("strace"),
+        "-f",
+        "-o",
+        str(log),
+        "-e",
+        "trace=fdatasync,fstat,newfstatat,statx,pwrite64",
+    )
+    output_of(source, tmp_path / "volume", wrapper=wrapper)
+    calls = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines()]
+    syncs = [at for at, call in enumerate(calls) if call.startswith("fdatasync")]
+    assert len(syncs) == 5
+    between = calls[syncs[0] : syncs[-1]]
+    assert not [call for call in between if call.startswith(("fstat", "newfstatat"))]
+    # The link count is asked for, and it alone; the kernel may answer more than it was asked.
+    assert all("STATX_NLINK|STATX_SIZE," in call for call in between if call.startswith("statx"))
 
 
 def test_a_flush_without_space_is_no_harmless_kind_of_full(tmp_path, monkeypatch):

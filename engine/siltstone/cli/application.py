@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import click
 
 from siltstone.cli.dedup import dedup
-from siltstone.cli.exits import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_PIPE
+from siltstone.cli.exits import EXIT_ERROR, EXIT_FINE, EXIT_INTERRUPTED, EXIT_PIPE
 from siltstone.cli.journal import journal
+from siltstone.cli.sizes import printable
 from siltstone.cli.volume import export, format_volume, info, verify
 from siltstone.errors import SiltstoneError
 
@@ -20,21 +23,22 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
+    """The commands, with one end for all their errors."""
+
     def invoke(self, context: click.Context) -> Any:
-        # The library would take this for a failure with a status of its own.
         try:
             return super().invoke(context)
-        except BrokenPipeError as error:
+        except (SiltstoneError, OSError) as error:
+            if context.params["debug"]:
+                traceback.print_exc()
             return _end_with(error)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
 @click.option("--debug", is_flag=True, help="Show where in the code an error came from.")
 @click.version_option(package_name="siltstone", message="siltstone %(version)s")
-@click.pass_context
-def siltstone(context: click.Context, debug: bool) -> None:
+def siltstone(debug: bool) -> None:
     """Append-only journals and the dedup log store that they rebuild."""
-    context.obj = {"debug": debug}
 
 
 for _command in (dedup, export, format_volume, info, journal, verify):
@@ -46,35 +50,32 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     :param arguments: those after the name of the program; None takes the process's own
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    status = _run(given)
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    for stream in streams:
+        # A name that the terminal has no letters for is shown all the same.
+        stream.reconfigure(errors="backslashreplace")
+    status = _run(sys.argv[1:] if arguments is None else arguments)
     # What a buffer still holds is written here, where a reader that has gone away is no surprise.
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         try:
             stream.flush()
         except OSError as error:
             _silence(stream.fileno())
-            if stream is sys.stdout and status == 0:
+            if stream is sys.stdout and status == EXIT_FINE:
                 status = _end_with(error)
     sys.exit(status)
 
 
 def _run(arguments: list[str]) -> int:
-    # Looked for here, since an error may come before the options are read.
-    debug = "--debug" in arguments
     try:
         result = siltstone.main(arguments, prog_name="siltstone", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        return result if isinstance(result, int) else EXIT_FINE
     except click.ClickException as error:
         error.show()
         return EXIT_ERROR
     except (KeyboardInterrupt, click.Abort):
         _complain("interrupted")
         return EXIT_INTERRUPTED
-    except (SiltstoneError, OSError) as error:
-        if debug:
-            raise
-        return _end_with(error)
 
 
 def _end_with(error: SiltstoneError | OSError) -> int:
@@ -98,7 +99,7 @@ def _end_with(error: SiltstoneError | OSError) -> int:
 def _complain(text: str) -> None:
     # Where nobody reads this, the exit status has to do.
     with contextlib.suppress(OSError):
-        click.echo(f"siltstone: {' '.join(text.split())}", err=True)
+        click.echo(f"siltstone: {printable(' '.join(text.split()))}", err=True)
 
 
 def _silence(descriptor: int) -> None:

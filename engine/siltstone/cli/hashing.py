@@ -27,6 +27,8 @@ __all__ = ["HashPool", "Slot"]
 _DATA_SIZE_MIN: Final = 1 << 20
 _BLOCKS_MAX: Final = 4096
 _PROCESSES_MAX: Final = 16
+_SPARE_SLOTS: Final = 16
+_SPARE_SIZE_MAX: Final = 32 << 20
 
 
 class Slot:
@@ -63,8 +65,11 @@ class HashPool:
 
     def __init__(self, hash_name: str, *, block_size_max: int, processes: int | None = None) -> None:
         count = processes or min(len(os.sched_getaffinity(0)), _PROCESSES_MAX)
-        # Each process has one slot in work and one that waits; two more are being filled and emptied.
-        self.layout = SlotLayout(2 * count + 2, max(_DATA_SIZE_MIN, block_size_max), _BLOCKS_MAX)
+        data_size = max(_DATA_SIZE_MIN, block_size_max)
+        # Two for each process, one in work and one that waits; the others keep them all at work while the
+        # store takes a batch, unless blocks are so long that this would take too much memory.
+        spare = max(2, min(_SPARE_SLOTS, _SPARE_SIZE_MAX // data_size))
+        self.layout = SlotLayout(2 * count + spare, data_size, _BLOCKS_MAX)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._submitted = 0
         self._collected = 0

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siltstone.cli.sizes import format_bytes, format_count, printable
+from siltstone.cli.tables import new_table, show_table
 from siltstone.cli.walking import Tally
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from siltstone import StoreInfo
     from siltstone.cli.feeding import Feeder
 
@@ -109,25 +112,12 @@ class Report:
         if as_json:
             click.echo(json.dumps(self.as_dict()))
             return
-        from rich.console import Console
+        show_table(self._table())
+        for line in self._lines():
+            click.echo(line)
 
-        # Names of files stand in it: nothing is taken for markup, and nothing coloured by guessing.
-        console = Console(markup=False, highlight=False, emoji=False)
-        if not console.is_terminal:
-            # A pipe or a file has no width: the table has its own, and a line never folds.
-            console.width = 80
-        # Rendered first and written at once, so that a reader who went away is met in one place only.
-        with console.capture() as rendered:
-            console.print(self._table())
-            for line in self._lines():
-                console.print(line, soft_wrap=True)
-        click.echo(rendered.get(), nl=False)
-
-    def _table(self) -> Any:
-        from rich.box import SIMPLE_HEAD
-        from rich.table import Table
-
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    def _table(self) -> Table:
+        table = new_table()
         table.add_column("")
         for heading in ("files", "blocks", "bytes", "size", "share"):
             table.add_column(heading, justify="right", no_wrap=True)

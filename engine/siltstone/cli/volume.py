@@ -12,6 +12,7 @@ import siltstone
 from siltstone.cli.exits import EXIT_DAMAGE, EXIT_FINE
 from siltstone.cli.progress import replay_progress
 from siltstone.cli.sizes import ByteCount, format_bytes, format_count, printable
+from siltstone.cli.tables import new_table, show_table
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN
 
 __all__ = ["export", "format_volume", "info", "verify"]
@@ -64,25 +65,24 @@ def info(target: str, as_json: bool) -> int:
         if isinstance(value, list | tuple | dict):
             _show_group(label, value)
         else:
-            click.echo(f"{label:<15} {_shown(name, value)}")
+            click.echo(f"{label:<17} {_shown(name, value)}")
     return EXIT_FINE
 
 
 def _show_group(label: str, group: Any) -> None:
-    """Print what there may be many of, one a line, below how many there are."""
-    click.echo(f"{label:<15} {len(group)}")
-    members = group.items() if isinstance(group, dict) else enumerate(group)
-    for name, member in members:
-        prefix = f"{name}: " if isinstance(group, dict) else ""
-        click.echo(f"  {prefix}{_line(member)}")
-
-
-def _line(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_line(member)}" for name, member in value.items())
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_line(member) for member in value) + "]"
-    return _shown("", value)
+    """Print what there may be many of as a table, below how many there are."""
+    click.echo(f"{label:<17} {len(group)}")
+    members = list(group.values()) if isinstance(group, dict) else list(group)
+    if not members:
+        return
+    rows = [member if isinstance(member, dict) else {label: member} for member in members]
+    table = new_table()
+    for name, value in rows[0].items():
+        numeric = isinstance(value, int) and not isinstance(value, bool)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown("", value) for value in row.values()))
+    show_table(table)
 
 
 def _shown(name: str, value: Any) -> str:
@@ -92,6 +92,8 @@ def _shown(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown("", member) for member in value)
     if isinstance(value, int) and name.endswith("_bytes"):
         return f"{format_count(value)} ({format_bytes(value)})"
     if isinstance(value, int) and name == "records":

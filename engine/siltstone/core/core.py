@@ -55,10 +55,14 @@ class Core:
     def _open_shards(self) -> None:
         superblock = self.volume.superblock
         self.was_clean = superblock.clean
-        self._check_types(superblock)
-        keys = {number: kind.key for number, kind in self.host.entry_types.items() if kind.key is not None}
+        provided = self._check_types(superblock)
+        keys = {
+            number: kind.key
+            for number, kind in self.host.entry_types.items()
+            if kind.key is not None and (number in provided or number not in superblock.entry_types)
+        }
         self.types = KeyTypes(keys)
-        consumers = Consumers(self.host, set(superblock.entry_types))
+        consumers = Consumers(self.host, provided)
         opening = OpenOptions(
             types=self.types,
             key_entry_bytes=min(2 + offset + size for offset, size in keys.values()),
@@ -87,13 +91,18 @@ class Core:
 
     # ---- entry types
 
-    def _check_types(self, superblock: Superblock) -> None:
-        """See that somebody provides every type that the store holds; else the store is for reading only."""
+    def _check_types(self, superblock: Superblock) -> set[int]:
+        """Ids of the store's types that somebody provides; where one is missing the store is for reading only.
+
+        A plugin may have the id of a type that the store means otherwise: it gets nothing of it.
+        """
+        provided = set()
         if self.options.read_only:
             self.read_only_reason = "opened with read_only"
         for number, known in superblock.entry_types.items():
             try:
                 self.host.require_entry_type(number, known.name, known.version, known.distribution)
+                provided.add(number)
             except VersionError:
                 raise
             except PluginError as error:
@@ -101,6 +110,7 @@ class Core:
                     raise
                 _log.warning("%s: open for reading only: %s", self.volume.backend.url, error)
                 self.read_only_reason = self.read_only_reason or str(error)
+        return provided
 
     def record_type(self, entry_type: EntryType) -> None:
         """Let the superblock say that the volume may hold entries of this type; durable before the first is written."""

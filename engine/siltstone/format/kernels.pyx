@@ -437,3 +437,30 @@ cdef class ClusterWriter:
             raise ValueError(f"a cluster has {CLUSTER} bytes, not {cluster.shape[0]}")
         memcpy(&cluster[0], self.tail, CLUSTER)
         self.fill_seal(&cluster[0], self.index, self.used, self.committed, self.sequence)
+
+
+def locate_entries(const uint8_t[::1] clusters not None, Py_ssize_t last_used, uint32_t[::1] starts not None):
+    """Where the entries of whole, verified sealed clusters start in the buffer; how many there are.
+
+    Of the last cluster only the first `last_used` bytes count. `starts` must hold one number for each entry;
+    half the buffer's length always does.
+    """
+    cdef Py_ssize_t count = clusters.shape[0] // CLUSTER, room = starts.shape[0], found = 0, i
+    cdef uint32_t at, used
+    cdef const uint8_t *cluster
+    if clusters.shape[0] % CLUSTER:
+        raise ValueError(f"{clusters.shape[0]} bytes are not whole clusters")
+    if count == 0:
+        return 0
+    with nogil:
+        for i in range(count):
+            cluster = &clusters[0] + i * CLUSTER
+            used = load_be16(cluster + 4072)
+            if i == count - 1 and last_used < used:
+                used = <uint32_t>last_used
+            at = 0
+            while at + 2 <= used and cluster[at] >= 2 and found < room:
+                starts[found] = <uint32_t>(i * CLUSTER + at)
+                found += 1
+                at += cluster[at]
+    return found

@@ -1,0 +1,138 @@
+"""Reads and checks everything that a volume holds; writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from siltstone.core.media import open_backend
+from siltstone.errors import DamageError, MediumError, SiltstoneError
+from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.format.superblock import ACTIVE
+from siltstone.journal.blocks import block_of
+from siltstone.journal.log_reader import LogReader
+from siltstone.journal.recovery import recover
+from siltstone.shard.opening import ReplayProgress
+from siltstone.volume.slots import read_slot
+from siltstone.volume.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from siltstone.core.options import StoreOptions
+    from siltstone.format.superblock import Extent
+    from siltstone.plugin.host import PluginHost
+    from siltstone.volume.backend import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it was written: where, as far as it has a place."""
+
+    journal: int | None
+    cluster: int | None
+    offset: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What :func:`verify_volume` read, and what it found wrong. `notes` are no damage: a torn end, say."""
+
+    url: str
+    ok: bool
+    journals: int
+    clusters: int
+    entries: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Tally:
+    url: str
+    bytes_total: int
+    progress: Callable[[ReplayProgress], None] | None
+    journals: int = 0
+    clusters: int = 0
+    entries: int = 0
+    bytes_read: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, clusters: int, entries: int) -> None:
+        self.clusters += clusters
+        self.entries += entries
+        self.bytes_read += clusters * CLUSTER_SIZE
+        if self.progress is not None:
+            self.progress(ReplayProgress(min(self.bytes_read, self.bytes_total), self.bytes_total, self.entries))
+
+    def problem(self, error: SiltstoneError) -> None:
+        facts = error.fields
+        self.problems.append(Problem(facts.get("journal"), facts.get("cluster"), facts.get("offset"), str(error)))
+
+
+def verify_volume(
+    host: PluginHost, options: StoreOptions, progress: Callable[[ReplayProgress], None] | None = None
+) -> VerifyReport:
+    """Read both superblock slots and every journal up to its end, each cluster checked.
+
+    The volume is locked as for reading. Damage goes into the report; what cannot be opened at all raises.
+    """
+    backend = open_backend(host, options, create=False)
+    try:
+        volume = Volume.open(backend, ports=options.ports)
+        journals = volume.superblock.journals()
+        total = sum(_length(extent) for extent in journals)
+        tally = _Tally(backend.url, total, progress)
+        for number in (0, 1):
+            slot, _version = read_slot(backend, number)
+            if slot is None:
+                tally.problems.append(
+                    Problem(None, None, None, f"superblock slot {number} is damaged; the other one is whole")
+                )
+            elif slot.sequence != volume.superblock.sequence:
+                tally.notes.append(f"superblock slot {number} is older: its last write was cut off")
+        for extent in journals:
+            tally.journals += 1
+            try:
+                _verify_journal(backend, volume, extent, tally)
+            except (DamageError, MediumError) as error:
+                tally.problem(error)
+    finally:
+        backend.close()
+    return VerifyReport(
+        url=backend.url,
+        ok=not tally.problems,
+        journals=tally.journals,
+        clusters=tally.clusters,
+        entries=tally.entries,
+        bytes=tally.bytes_read,
+        problems=tuple(tally.problems),
+        notes=tuple(tally.notes),
+    )
+
+
+def _length(extent: Extent) -> int:
+    return extent.length if extent.end is None else (extent.end.cluster + 1) * CLUSTER_SIZE
+
+
+def _verify_journal(backend: Backend, volume: Volume, extent: Extent, tally: _Tally) -> None:
+    uuid = volume.superblock.uuid
+    end = extent.end
+    if extent.state == ACTIVE:
+        found = recover(backend, uuid, extent, clean=volume.superblock.clean)
+        end = found.end
+        if found.reason:
+            tally.notes.append(
+                f"journal {extent.id}: {found.cut_entries} entries ({found.cut_bytes} bytes) behind the last batch:"
+                f" {found.reason}"
+            )
+    assert end is not None
+    reader = LogReader(backend, uuid, extent)
+    for first, data in reader.chunks(end.cluster):
+        tally.take(len(data) // CLUSTER_SIZE, len(block_of(data, CLUSTER_SIZE, first)))
+    last, _slot = reader.last_cluster(end)
+    if end.byte:
+        tally.take(1, len(block_of(last, end.byte, end.cluster)))
