@@ -50,7 +50,7 @@ class PlainLog:
         #: where the next entry goes, unless its cluster has no room for it
         self.position = 0
         self._cluster = bytearray(_ERASED)  # the one that is written to
-        self._start = 0  # its offset
+        self._start = -1  # its offset; none before erase or resume
         self._flushed = True
         self._cached: tuple[int, bytes] | None = None  # the last other cluster that was read
 
