@@ -37,12 +37,17 @@ class Store:
     """
 
     def __init__(self, options: StoreOptions) -> None:
-        self._closed = False
         self._close_lock = threading.Lock()
-        self._core = Core(options)
-        self._host = self._core.host
+        core = Core(options)
+        #: None once closed. A call under way keeps the core, and with it the mapped journals that it reads.
+        self._core: Core | None = core
+        self._url = core.volume.backend.url
+        self._read_only = core.group is None
+        self._read_only_reason = core.read_only_reason
+        self._recoveries = core.recoveries
+        self._host = core.host
         self._default = self._host.entry_type_named("hash_info")
-        self._shards = self._core.volume.superblock.shards
+        self._shards = core.volume.superblock.shards
 
     # ---- putting
 
@@ -57,7 +62,7 @@ class Store:
         group = core.writable()
         core.record_type(entry_type)
         entry = bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload
-        group.append({self._shard_of(entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
+        group.append({self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
 
     def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field; the last of equal keys wins. Not durable yet.
@@ -144,10 +149,9 @@ class Store:
     def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed."""
         with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._core.close()
+            core, self._core = self._core, None
+            if core is not None:
+                core.close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,17 +166,17 @@ class Store:
     @property
     def read_only(self) -> bool:
         """Whether nothing can be put; the reason is in `read_only_reason`."""
-        return self._core.group is None
+        return self._read_only
 
     @property
     def read_only_reason(self) -> str:
         """Why the store is open for reading only, or ""."""
-        return self._core.read_only_reason
+        return self._read_only_reason
 
     @property
     def recovery(self) -> tuple[JournalRecovery, ...]:
         """What opening found in each journal that was active: where it ends, what was cut, and why."""
-        return self._core.recoveries
+        return self._recoveries
 
     def info(self) -> StoreInfo:
         """The store in figures, as it is now."""
@@ -183,25 +187,26 @@ class Store:
         return sum(store.records for store in self._open().stores)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "read-only" if self.read_only else "open"
-        return f"<Store {self._core.volume.backend.url} {state}>"
+        state = "closed" if self._core is None else "read-only" if self.read_only else "open"
+        return f"<Store {self._url} {state}>"
 
     # ---- inside
 
     def _open(self) -> Core:
-        if self._closed:
-            raise ClosedError(f"{self._core.volume.backend.url}: the store is closed", what="store")
-        return self._core
+        core = self._core
+        if core is None:
+            raise ClosedError(f"{self._url}: the store is closed", what="store")
+        return core
 
     def _type(self, name: str | None) -> EntryType:
         return self._default if name is None else self._host.entry_type_named(name)
 
-    def _shard_of(self, entry_type: EntryType, payload: bytes) -> int:
+    def _shard_of(self, core: Core, entry_type: EntryType, payload: bytes) -> int:
         if entry_type.key is None:
             # All entries of such a type lie in one shard, so that their order is kept.
             return entry_type.id % self._shards
         offset, size = entry_type.key
-        return self._core.router.shard(entry_type.id, payload[offset : offset + size])
+        return core.router.shard(entry_type.id, payload[offset : offset + size])
 
 
 def split_by_shard(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,20 @@ def make_loop(tmp_path: Path) -> Iterator[Callable[..., str]]:
         yield make
 
 
+def tell(control: Path, text: str) -> None:
+    """Write to a control file of the kernel, which is busy while udev looks at the device."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            control.write_text(text)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
 @pytest.fixture
 def zram() -> Iterator[str]:
     """A zram device of 8 MiB of its own."""
@@ -43,8 +59,8 @@ def zram() -> Iterator[str]:
         Path(f"/sys/block/zram{number}/disksize").write_text(str(8 * MIB))
         yield f"/dev/zram{number}"
     finally:
-        Path(f"/sys/block/zram{number}/reset").write_text("1")
-        (ZRAM / "hot_remove").write_text(number)
+        tell(Path(f"/sys/block/zram{number}/reset"), "1")
+        tell(ZRAM / "hot_remove", number)
 
 
 @pytest.fixture

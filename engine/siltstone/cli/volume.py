@@ -117,8 +117,8 @@ def _jsonable(value: Any) -> Any:
 )
 def export(target: str, directory: str, journal_id: int | None) -> int:
     """Write the journals of TARGET to DIRECTORY as plain images, one a journal, as the RFC has them."""
-    for path, entries in siltstone.export(target, directory, journal=journal_id):
-        click.echo(f"{printable(str(path))}: {format_count(entries)} entries")
+    for image in siltstone.export(target, directory, journal=journal_id):
+        click.echo(f"{printable(str(image.path))}: {format_count(image.entries)} entries")
     return EXIT_FINE
 
 
@@ -138,7 +138,9 @@ def verify(target: str, as_json: bool) -> int:
         for problem in report.problems:
             places = (("journal", problem.journal), ("cluster", problem.cluster), ("offset", problem.offset))
             place = " ".join(f"{name} {value}" for name, value in places if value is not None)
-            click.echo(f"{place + ': ' if place else ''}{problem.message}")
+            click.echo(f"{place + ': ' if place else ''}{printable(problem.message)}")
+        for note in report.notes:
+            click.echo(f"note: {printable(note)}")
         count = len(report.problems)
         verdict = "whole" if report.ok else f"damaged, {count} problem{'s' if count != 1 else ''}"
         click.echo(

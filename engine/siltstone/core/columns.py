@@ -70,10 +70,10 @@ def to_columns(entry_type: EntryType, payloads: NDArray[np.uint8]) -> list[NDArr
 def _column(entry_type: EntryType, name: str, dtype: np.dtype[Any], column: ArrayLike) -> NDArray[Any]:
     if dtype.kind == "V":
         return _byte_rows(entry_type, name, dtype.itemsize, column).view(dtype)[:, 0]
-    array = np.asarray(column)
+    array = _as_array(entry_type, name, column)
     if array.ndim != 1:
         raise EntryError(f"{entry_type.name}: {name} has shape {array.shape}, must be (n,)", type=entry_type.name)
-    if array.dtype.kind not in ("ui" if dtype.kind in "ui" else "uif"):
+    if len(array) and array.dtype.kind not in ("ui" if dtype.kind in "ui" else "uif"):
         raise EntryError(f"{entry_type.name}: {name} has dtype {array.dtype}, must be a number", type=entry_type.name)
     if dtype.kind in "ui" and len(array) and array.dtype != dtype.newbyteorder("="):
         limits = np.iinfo(dtype)
@@ -87,7 +87,7 @@ def _column(entry_type: EntryType, name: str, dtype: np.dtype[Any], column: Arra
 
 
 def _byte_rows(entry_type: EntryType, name: str, size: int, rows: ArrayLike) -> NDArray[np.uint8]:
-    array = np.asarray(rows)
+    array = _as_array(entry_type, name, rows)
     if array.ndim == 1 and array.dtype.kind in "SV" and array.dtype.itemsize == size:
         array = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), size)
     if array.ndim != 2 or array.shape[1] != size or array.dtype != np.uint8:
@@ -98,3 +98,10 @@ def _byte_rows(entry_type: EntryType, name: str, size: int, rows: ArrayLike) -> 
             type=entry_type.name,
         )
     return np.ascontiguousarray(array)
+
+
+def _as_array(entry_type: EntryType, name: str, values: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise EntryError(f"{entry_type.name}: {name} is no array: {error}", type=entry_type.name) from error

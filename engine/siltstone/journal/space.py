@@ -41,7 +41,6 @@ class BareSpace:
         self.uuid = uuid
         self.generation = generation
         self._extents: list[Extent] = []
-        self._next_id = 1
 
     def next_generation(self) -> int:
         """A number that no life here had before."""
@@ -67,8 +66,8 @@ class BareSpace:
 
     def adopt(self, offset: int, length: int, generation: int) -> Extent:
         """Take note of an extent that was given out before: where it lies, and the life that its journal is in."""
-        extent = Extent(self._next_id, offset, length, generation=generation)
-        self._next_id += 1
+        # The id is part of the seed of every seal, so another process must come to the same one.
+        extent = Extent(offset // self.erase_block, offset, length, generation=generation)
         self._extents.append(extent)
         return extent
 
