@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 #: "smoke" at every commit, "full" by `make battery`
 BATTERY = os.environ.get("SILTSTONE_BATTERY", "smoke")
@@ -96,6 +96,17 @@ def describe_process(pid: int) -> str:
     return command or "ended, but nobody waited for it"
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note on the test whether it failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor, a thread or a child process; `may_leak(reason=...)` allows it."""
@@ -106,6 +117,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     before = Belongings.now()
     yield
+    # The traceback of a failure keeps what the test had.
+    if request.node.stash.get(FAILED, False):
+        return
     left = Belongings.now().beyond(before)
     if left:
         left = left_for_good(before)

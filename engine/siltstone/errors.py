@@ -66,11 +66,17 @@ class SiltstoneError(Exception):
 
 
 class MediumError(SiltstoneError):
-    """A read, write or flush of the medium failed (EIO, a short transfer). Facts: url, operation, offset, length, errno."""
+    """A read, write or flush of the medium failed (EIO, a short transfer).
+
+    Facts: url, operation, offset, length, errno.
+    """
 
 
 class DiskFullError(SiltstoneError):
-    """There is no space for this write. Nothing of it was written; reads go on; it can be tried again. Facts: url, needed."""
+    """There is no space for this. Reads go on; it can be tried again once there is.
+
+    Facts: url, needed.
+    """
 
 
 class DamageError(SiltstoneError):
@@ -117,7 +123,10 @@ class EntryError(SiltstoneError):
 
 
 class BatchTooLargeError(SiltstoneError):
-    """The batch is larger than the largest journal that the store may make; nothing of it was written. Facts: size, limit."""
+    """The batch is larger than the largest journal that the store may make; nothing of it was written.
+
+    Facts: size, limit.
+    """
 
 
 class LogStoreFullError(SiltstoneError):

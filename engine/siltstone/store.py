@@ -108,7 +108,9 @@ class Store:
 
     def delete(self, key: Buffer, *, entry_type: str | None = None) -> bool:
         """Delete what was put under `key`; whether there was anything. Not durable yet."""
-        return bool(self.delete_many(np.frombuffer(key, np.uint8)[None], entry_type=entry_type)[0])
+        return bool(
+            self.delete_many(np.frombuffer(memoryview(key), np.uint8)[None], entry_type=entry_type)[0]
+        )
 
     def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> NDArray[np.bool_]:
         """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet."""
@@ -220,5 +222,3 @@ def split_by_shard(
             streams[shard] = stream[start : start + count * entry_size], count
             start += count * entry_size
     return streams
-
-

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -274,6 +276,29 @@ def test_a_reader_that_goes_away_is_no_error(tree: Path) -> None:
     process = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
     os.close(write_end)
     assert (process.returncode, process.stderr) == (141, b"")
+
+
+def test_progress_is_shown_on_a_terminal_and_only_there(tree: Path) -> None:
+    terminal, child_end = os.openpty()
+    command = [sys.executable, "-m", "siltstone.cli", "dedup", str(tree), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child_end) as process:
+        os.close(child_end)
+        shown = read_terminal(terminal)
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert process.returncode == 0
+    assert b"files 7" in shown
+    assert json.loads(out)["files"] == 7
+
+
+def read_terminal(terminal: int) -> bytes:
+    """All that is written to a terminal until nobody has it open any more."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(terminal, 65536):
+            shown += more
+    os.close(terminal)
+    return shown
 
 
 @pytest.mark.root

@@ -152,7 +152,9 @@ def test_a_journal_parsed_from_its_dump_is_walked(name: str) -> None:
 def test_the_hazard_is_refused_when_it_is_written() -> None:
     wanted = script(HAZARD)
     player = Player(wanted)
-    refused = [step for step in wanted["steps"] if step["op"] == "append" and len(step["payload"]) // 2 == 252]
+    refused = [
+        step for step in wanted["steps"] if step["op"] == "append" and len(step["payload"]) // 2 == 252
+    ]
     assert refused
     with pytest.raises(EntryError, match="254"):
         player.append(refused[0])
@@ -170,7 +172,9 @@ def test_the_hazard_is_not_read_in_silence(tmp_path: Path) -> None:
         seen.extend(dump_entries(path))
     entries = iter(dump_entries(path))
     seen = [next(entries) for _ in range(walk["entries"])]
-    assert [(entry.type, entry.payload) for entry in seen] == appended_since_recycle(HAZARD)[: walk["entries"]]
+    assert [(entry.type, entry.payload) for entry in seen] == appended_since_recycle(HAZARD)[
+        : walk["entries"]
+    ]
     assert caught.value.offset == walk["end"] == 3840
     with pytest.raises(DamageError):
         next(entries)

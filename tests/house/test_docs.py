@@ -136,21 +136,6 @@ def test_every_dependency_has_a_reason():
     assert {name for name, reason in rows if reason} == required
 
 
-def test_every_command_is_documented():
-    from siltstone.cli import main
-
-    def commands(group, path):
-        for name, command in group.commands.items():
-            yield f"{path} {name}"
-            yield from commands(command, f"{path} {name}") if hasattr(command, "commands") else ()
-
-    page = (DOCS / "cli.md").read_text()
-    missing = [
-        path for path in commands(main, "siltstone") if f"`{path}" not in page and f"{path} " not in page
-    ]
-    assert not missing
-
-
 def test_every_make_target_of_the_readme_exists():
     targets = set(re.findall(r"^([a-z]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
     pages = "\n".join(page.read_text() for page in PAGES)

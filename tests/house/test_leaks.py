@@ -51,6 +51,10 @@ def test_allowed():
 def test_allowed_without_a_reason():
     pass
 
+def test_that_fails_anyway():
+    file = open("/dev/null")
+    assert False
+
 def test_end():
     never.set()
 """
@@ -81,6 +85,9 @@ def test_each_kind_of_leak_fails_its_test(tmp_path):
         "test_zombie",
         "test_allowed_without_a_reason",
     }, done.stdout + done.stderr
+    assert re.findall(r"^FAILED test_leaking\.py::(\w+)", done.stdout, re.MULTILINE) == [
+        "test_that_fails_anyway"
+    ]
     for said in (
         "/dev/null",
         "/dev/zero",

@@ -232,7 +232,9 @@ def test_blocks_hold_what_a_walk_yields(backend: Backend) -> None:
     blocks = list(journal.walk_blocks())
     assert [pair for block in blocks for pair in block] == list(journal.walk())
     assert np.concatenate([block.types for block in blocks]).tolist() == [kind for kind, _payload in wanted]
-    assert np.concatenate([block.sizes for block in blocks]).tolist() == [len(data) + 2 for _kind, data in wanted]
+    assert np.concatenate([block.sizes for block in blocks]).tolist() == [
+        len(data) + 2 for _kind, data in wanted
+    ]
 
 
 def test_damage_is_found_when_it_is_read(backend: Backend) -> None:
@@ -287,7 +289,11 @@ def test_the_first_failure_poisons_for_good(operation: str) -> None:
     with pytest.raises(MediumError):
         journal.flush()
     assert journal.poison is not None
-    for call in (journal.flush, lambda: journal.append(16, b"no"), lambda: journal.append_many([(16, b"no")])):
+    for call in (
+        journal.flush,
+        lambda: journal.append(16, b"no"),
+        lambda: journal.append_many([(16, b"no")]),
+    ):
         with pytest.raises(PoisonedError, match=operation):
             call()
     assert journal.read(8192).payload == b"durable"
@@ -324,13 +330,17 @@ def test_a_dump_from_elsewhere_is_refused(backend: Backend, format_: Format, dum
 
 @given(
     batches=st.lists(
-        st.lists(st.tuples(st.integers(16, 239), st.binary(max_size=251)), min_size=1, max_size=40), max_size=12
+        st.lists(st.tuples(st.integers(16, 239), st.binary(max_size=251)), min_size=1, max_size=40),
+        max_size=12,
     ),
     flushed=st.lists(st.booleans(), min_size=12, max_size=12),
 )
 def test_any_batches_are_read_back(batches: list[list[tuple[int, bytes]]], flushed: list[bool]) -> None:
     with new_memory() as backend:
-        journals = [Journal(BareSpace(backend, erase_block=BLOCK)), Journal(BareSpace(backend, start=1 << 20), format="plain")]
+        journals = [
+            Journal(BareSpace(backend, erase_block=BLOCK)),
+            Journal(BareSpace(backend, start=1 << 20), format="plain"),
+        ]
         for journal in journals:
             journal.allocate(16 * BLOCK)
             wanted = []

@@ -29,10 +29,11 @@ from siltstone.format.constants import SECTOR_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from siltstone import ReplayProgress, Store
+    from siltstone import Store
     from siltstone.cli.cutting import Cutter
     from siltstone.cli.progress import Meter
     from siltstone.cli.walking import Identity
+    from siltstone.shard.opening import ReplayProgress
 
 __all__ = ["dedup"]
 

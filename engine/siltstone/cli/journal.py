@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -58,7 +58,7 @@ def journal() -> None:
     help="plain: an image as the RFC has it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def dump(file: str, offset: int, size: int | None, layout: str, as_json: bool) -> int:
+def dump(file: str, offset: int, size: int | None, layout: Literal["plain", "sealed"], as_json: bool) -> int:
     """Print the entries of the journal in FILE, one a line: offset, size, type, fields.
 
     Exit status: 0 read to its end, 1 damage was found (what lies before it is printed), 2 it cannot be read.
@@ -69,7 +69,7 @@ def dump(file: str, offset: int, size: int | None, layout: str, as_json: bool) -
             name, fields = describe(entry)
             click.echo(_json_line(entry, name, fields) if as_json else _text_line(entry, name, fields))
     except DamageError as error:
-        click.echo(f"siltstone: error: {error}", err=True)
+        click.echo(f"siltstone: error: {printable(str(error))}", err=True)
         return EXIT_DAMAGE
     return EXIT_FINE
 

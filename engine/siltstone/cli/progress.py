@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,7 +12,7 @@ from siltstone.cli.sizes import format_bytes, format_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from siltstone import ReplayProgress
+    from siltstone.shard.opening import ReplayProgress
 
 __all__ = ["Meter", "reading_progress", "replay_progress"]
 
@@ -54,27 +55,22 @@ def reading_progress(total: int | None) -> Iterator[Meter]:
         yield _show_nothing
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
         SpinnerColumn() if total is None else BarColumn(bar_width=16),
         TextColumn("{task.fields[done]}"),
-        TransferSpeedColumn(),
         TimeElapsedColumn(),
     )
+    began = time.perf_counter()
     with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bar:
         task = bar.add_task("", total=total, done="")
 
         def show(*, size: int, files: int, blocks: int) -> None:
-            done = f"{format_count(files)} files  {format_count(blocks)} blocks  {format_bytes(size)}"
-            bar.update(task, completed=size, done=done)
+            seconds = time.perf_counter() - began
+            rate = f"{format_bytes(size / seconds)}/s" if seconds > 0 else ""
+            counts = f"files {format_count(files)}  blocks {format_count(blocks)}"
+            bar.update(task, completed=size, done=f"{counts}  {format_bytes(size)}  {rate}")
 
         yield show
 

@@ -15,8 +15,8 @@ from siltstone.cli.walking import Tally
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from siltstone import StoreInfo
     from siltstone.cli.feeding import Feeder
+    from siltstone.core.info import StoreInfo
 
 __all__ = ["Report"]
 

@@ -60,7 +60,7 @@ class Batch:
 
     def delete(self, key: Buffer, *, entry_type: str | None = None) -> None:
         """Add the deletion of one key, whether or not it is there."""
-        self.delete_many(np.frombuffer(key, np.uint8)[None], entry_type=entry_type)
+        self.delete_many(np.frombuffer(memoryview(key), np.uint8)[None], entry_type=entry_type)
 
     def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> None:
         """Add the deletion of n keys, whether or not they are there."""
@@ -79,7 +79,12 @@ class Batch:
         self._done = True
         if kind is None and self._pieces:
             group = self._core.writable()
-            group.append({shard: (np.concatenate(found), self._records[shard]) for shard, found in self._pieces.items()})
+            group.append(
+                {
+                    shard: (np.concatenate(found), self._records[shard])
+                    for shard, found in self._pieces.items()
+                }
+            )
         self._pieces = {}
 
     def _type(self, name: str | None) -> EntryType:

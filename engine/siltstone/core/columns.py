@@ -20,13 +20,18 @@ def payload_rows(entry_type: EntryType, columns: Sequence[ArrayLike]) -> NDArray
     """The payloads of n records as (n, size) uint8, from one array a field; a copy."""
     dtype = entry_type.dtype
     if dtype is None or dtype.names is None:
-        raise EntryError(f"{entry_type.name}: its records vary in size; put them one by one", type=entry_type.name)
+        raise EntryError(
+            f"{entry_type.name}: its records vary in size; put them one by one", type=entry_type.name
+        )
     if len(columns) != len(dtype.names):
         raise EntryError(
             f"{entry_type.name}: {len(columns)} arrays given, one each is needed for {', '.join(dtype.names)}",
             type=entry_type.name,
         )
-    arrays = [_column(entry_type, name, dtype[name], column) for name, column in zip(dtype.names, columns, strict=True)]
+    arrays = [
+        _column(entry_type, name, dtype[name], column)
+        for name, column in zip(dtype.names, columns, strict=True)
+    ]
     count = len(arrays[0])
     if any(len(array) != count for array in arrays):
         lengths = ", ".join(f"{name} {len(array)}" for name, array in zip(dtype.names, arrays, strict=True))
@@ -61,7 +66,9 @@ def to_columns(entry_type: EntryType, payloads: NDArray[np.uint8]) -> list[NDArr
     for name in column_names(entry_type):
         field = rows[name]
         if field.dtype.kind == "V":
-            columns.append(np.ascontiguousarray(field).view(np.uint8).reshape(len(rows), field.dtype.itemsize))
+            columns.append(
+                np.ascontiguousarray(field).view(np.uint8).reshape(len(rows), field.dtype.itemsize)
+            )
         else:
             columns.append(field.astype(field.dtype.newbyteorder("=")))
     return columns
@@ -72,16 +79,21 @@ def _column(entry_type: EntryType, name: str, dtype: np.dtype[Any], column: Arra
         return _byte_rows(entry_type, name, dtype.itemsize, column).view(dtype)[:, 0]
     array = _as_array(entry_type, name, column)
     if array.ndim != 1:
-        raise EntryError(f"{entry_type.name}: {name} has shape {array.shape}, must be (n,)", type=entry_type.name)
+        raise EntryError(
+            f"{entry_type.name}: {name} has shape {array.shape}, must be (n,)", type=entry_type.name
+        )
     if len(array) and array.dtype.kind not in ("ui" if dtype.kind in "ui" else "uif"):
-        raise EntryError(f"{entry_type.name}: {name} has dtype {array.dtype}, must be a number", type=entry_type.name)
+        raise EntryError(
+            f"{entry_type.name}: {name} has dtype {array.dtype}, must be a number", type=entry_type.name
+        )
     if dtype.kind in "ui" and len(array) and array.dtype != dtype.newbyteorder("="):
         limits = np.iinfo(dtype)
         low, high = int(array.min()), int(array.max())
         if low < limits.min or high > limits.max:
             bad = low if low < limits.min else high
             raise EntryError(
-                f"{entry_type.name}: {name} holds {bad}, must be {limits.min} to {limits.max}", type=entry_type.name
+                f"{entry_type.name}: {name} holds {bad}, must be {limits.min} to {limits.max}",
+                type=entry_type.name,
             )
     return array
 

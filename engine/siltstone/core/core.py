@@ -84,7 +84,9 @@ class Core:
             self.recoveries = tuple(recoveries)
             self.stores = [shard.store for shard in shards]
             self.group = ShardGroup(self.volume, shards, recoveries, self._wake.set)
-            self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
+            self._keeper = threading.Thread(
+                target=self._keep_house, name="siltstone-housekeeper", daemon=True
+            )
             self._keeper.start()
         self.reader = Reader([store.index for store in self.stores])
         self.router = Router(self.types, superblock.uuid, superblock.shards)

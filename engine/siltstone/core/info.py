@@ -132,7 +132,7 @@ def describe(core: Core) -> StoreInfo:
             RecoveryInfo(
                 found.journal,
                 found.shard,
-                tuple(found.end.position),
+                (found.end.cluster, found.end.byte),
                 found.cut_clusters,
                 found.cut_bytes,
                 found.cut_entries,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from siltstone.errors import ConfigError, ReadOnlyError
@@ -75,7 +76,7 @@ class StoreOptions:
             given = _from_file(text) | given
             return cls(**given)
         # A path object is a path, whatever its name looks like.
-        return cls(target=text if isinstance(target, str) else os.path.join(".", text), **given)
+        return cls(target=text if isinstance(target, str) else str(Path(".", text).absolute()), **given)
 
 
 def _from_file(path: str) -> dict[str, Any]:

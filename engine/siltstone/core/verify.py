@@ -66,11 +66,15 @@ class _Tally:
         self.entries += entries
         self.bytes_read += clusters * CLUSTER_SIZE
         if self.progress is not None:
-            self.progress(ReplayProgress(min(self.bytes_read, self.bytes_total), self.bytes_total, self.entries))
+            self.progress(
+                ReplayProgress(min(self.bytes_read, self.bytes_total), self.bytes_total, self.entries)
+            )
 
     def problem(self, error: SiltstoneError) -> None:
         facts = error.fields
-        self.problems.append(Problem(facts.get("journal"), facts.get("cluster"), facts.get("offset"), str(error)))
+        self.problems.append(
+            Problem(facts.get("journal"), facts.get("cluster"), facts.get("offset"), str(error))
+        )
 
 
 def verify_volume(

@@ -301,7 +301,7 @@ cdef class ClusterWriter:
         """Lay a measured stream out as one batch; the closed clusters, to be written at log cluster `index`.
 
         Nothing of the writer changes before :meth:`take`. `positions[i]` becomes the byte offset of entry i
-        in the extent. The view returned is page-aligned and valid until the next call.
+        in the extent. The view returned is page-aligned, and valid until the next call while the writer lives.
         """
         cdef Layout layout
         cdef Py_ssize_t size = stream.shape[0]
@@ -427,7 +427,7 @@ cdef class ClusterWriter:
         return PyBytes_FromStringAndSize(<const char *>self.tail, self.used)
 
     def tail_view(self):
-        """A read-only view of the tail's 4096 bytes; what lies behind `used` is filler."""
+        """A read-only view of the tail's 4096 bytes, valid while the writer lives; what lies behind `used` is filler."""
         cdef const uint8_t[::1] view = <const uint8_t[:CLUSTER]>self.tail
         return view
 

@@ -101,8 +101,9 @@ def parse_seal(cluster: Buffer) -> Seal:
 
 def seals_of(clusters: Buffer) -> NDArray[Any]:
     """The seals of whole clusters as an array of SEAL_DTYPE, unchecked; a view of the buffer."""
-    rows = np.frombuffer(clusters, np.uint8).reshape(-1, CLUSTER_SIZE)
-    return rows[:, BODY_SIZE:].view(SEAL_DTYPE)[:, 0]
+    rows = np.frombuffer(memoryview(clusters), np.uint8).reshape(-1, CLUSTER_SIZE)
+    seals: NDArray[Any] = rows[:, BODY_SIZE:].view(SEAL_DTYPE)[:, 0]
+    return seals
 
 
 def is_valid(key: SealKey, cluster: Buffer) -> bool:

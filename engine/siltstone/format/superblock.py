@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from reprlib import repr as short
 from typing import Any, Final
 
 import xxhash
@@ -15,10 +16,14 @@ from siltstone.format.constants import (
     ERASE_BLOCK_MIN,
     EXTENTS_OFFSET,
     FORMAT_VERSION,
+    JOURNAL_ERASE_BLOCKS_FIRST,
+    JOURNAL_SIZE_MAX,
     SECTOR_SIZE,
+    SLOT_CLUSTERS,
     SUPERBLOCK_HEADER_SIZE,
     SUPERBLOCK_MAGIC,
     SUPERBLOCK_PAYLOAD_MAX,
+    USED_MAX,
 )
 from siltstone.format.packing import pack, unpack
 from siltstone.format.seal import End
@@ -34,6 +39,9 @@ EMPTY: Final = "empty"
 ACTIVE: Final = "active"
 CLOSED: Final = "closed"
 STATES: Final = (FREE, EMPTY, ACTIVE, CLOSED)
+
+#: a shard's first journal must not be larger than a journal can be [bytes]
+ERASE_BLOCK_MAX: Final = JOURNAL_SIZE_MAX // JOURNAL_ERASE_BLOCKS_FIRST
 
 SHARDS_MAX: Final = 4096
 
@@ -135,7 +143,9 @@ class Superblock:
         found = [
             extent
             for extent in self.extents
-            if extent.kind == KIND_JOURNAL and extent.state in (ACTIVE, CLOSED) and shard in (None, extent.shard)
+            if extent.kind == KIND_JOURNAL
+            and extent.state in (ACTIVE, CLOSED)
+            and shard in (None, extent.shard)
         ]
         return sorted(found, key=lambda extent: (extent.shard, extent.order))
 
@@ -231,7 +241,9 @@ def decode_slot(data: bytes, url: str = "volume") -> Slot | None:
 def choose_slot(first: Slot | None, second: Slot | None, url: str = "volume") -> Slot:
     """The current superblock of two slots; DamageError or ForeignVolumeError where they contradict or both fail."""
     if first is None and second is None:
-        raise ForeignVolumeError(f"{url}: not a Siltstone volume, or both superblock slots are damaged", url=url)
+        raise ForeignVolumeError(
+            f"{url}: not a Siltstone volume, or both superblock slots are damaged", url=url
+        )
     if first is None or second is None:
         return first or second  # type: ignore[return-value]
     if first.superblock.uuid != second.superblock.uuid:
@@ -245,35 +257,38 @@ def choose_slot(first: Slot | None, second: Slot | None, url: str = "volume") ->
     return first if first.sequence >= second.sequence else second
 
 
-# ---- the payload is checked field by field: it comes from outside
+# ---- the payload is checked field by field: it comes from outside, and so does what an error shows of it
 
 
 def _integer(fields: dict[str, Any], name: str, low: int, high: int) -> int:
     value = fields[name]
     if type(value) is not int or not low <= value < high:
-        raise ValueError(f"{name} is {value!r}, must be an integer of {low} to {high - 1}")
+        raise ValueError(f"{name} is {short(value)}, must be an integer of {low} to {high - 1}")
     return value
 
 
 def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> str:
     value = fields[name]
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
+        raise ValueError(f"{name} is {short(value)}, must be one of {', '.join(choices)}")
     return str(value)
 
 
+def _of_type(value: Any, kind: type, name: str) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{name} is {short(value)}, must be a {kind.__name__}")
+    return value
+
+
 def _parse(fields: Any, sequence: int) -> Superblock:
-    if not isinstance(fields, dict):
-        raise TypeError("the payload is no map")
+    _of_type(fields, dict, "the payload")
     _integer(fields, "cluster_size", CLUSTER_SIZE, CLUSTER_SIZE + 1)
-    erase_block = _integer(fields, "erase_block", ERASE_BLOCK_MIN, 1 << 40)
+    erase_block = _integer(fields, "erase_block", ERASE_BLOCK_MIN, ERASE_BLOCK_MAX + 1)
     if erase_block & (erase_block - 1):
         raise ValueError(f"erase_block {erase_block} is no power of two")
-    uuid, clean = fields["uuid"], fields["clean"]
-    if not isinstance(uuid, bytes) or len(uuid) != 16:
-        raise ValueError(f"uuid is {uuid!r}, must be 16 bytes")
-    if not isinstance(clean, bool):
-        raise TypeError(f"clean is {clean!r}")
+    uuid = _of_type(fields["uuid"], bytes, "uuid")
+    if len(uuid) != 16:
+        raise ValueError(f"uuid is {short(uuid)}, must be 16 bytes")
     superblock = Superblock(
         uuid=uuid,
         erase_block=erase_block,
@@ -281,35 +296,45 @@ def _parse(fields: Any, sequence: int) -> Superblock:
         shards=_integer(fields, "shards", 1, SHARDS_MAX + 1),
         sequence=sequence,
         epoch=_integer(fields, "epoch", 0, _U64),
-        clean=clean,
+        clean=_of_type(fields["clean"], bool, "clean"),
         next_extent=_integer(fields, "next_extent", 0, 1 << 32),
-        entry_types=dict(map(_parse_type, fields["entry_types"].items())),
+        entry_types=dict(map(_parse_type, _of_type(fields["entry_types"], dict, "entry_types").items())),
     )
-    extents = tuple(_parse_extent(extent, superblock) for extent in fields["extents"])
+    listed = _of_type(fields["extents"], list, "extents")
+    extents = tuple(_parse_extent(_of_type(extent, dict, "an extent"), superblock) for extent in listed)
     _check_extents(extents, superblock)
     return replace(superblock, extents=extents)
 
 
 def _parse_type(item: tuple[Any, Any]) -> tuple[int, RecordedType]:
     number, recorded = item
-    name, version, distribution = recorded
-    if type(number) is not int or not 0 < number < 255 or type(version) is not int:
-        raise ValueError(f"entry type {number!r}: {recorded!r}")
-    return number, RecordedType(str(name), version, str(distribution))
+    kinds = [type(value) for value in _of_type(recorded, list, "an entry type")]
+    if type(number) is not int or not 0 < number < 255 or kinds != [str, int, str] or recorded[1] < 0:
+        raise ValueError(f"entry type {short(number)} is {short(recorded)}")
+    return number, RecordedType(*recorded)
+
+
+def _parse_end(end: Any, length: int) -> End:
+    if len(_of_type(end, list, "end")) != 4:
+        raise ValueError(f"end is {short(end)}, must be cluster, byte, slot, sequence")
+    cluster, byte, slot, sequence = end
+    whole = all(type(value) is int and value >= 0 for value in (cluster, byte, sequence))
+    if (
+        not whole
+        or sequence >= 1 << 48
+        or (slot is not None and (type(slot) is not int or slot not in (0, 1)))
+    ):
+        raise ValueError(f"end is {short(end)}")
+    if byte > USED_MAX or (cluster + SLOT_CLUSTERS + 1) * CLUSTER_SIZE > length:
+        raise ValueError(f"end {end} is beyond an extent of {length} bytes")
+    return End(cluster, byte, slot, sequence)
 
 
 def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
-    dump, end = fields["dump"], fields["end"]
-    if not isinstance(dump, bytes) or len(dump) != DUMP_SIZE:
-        raise ValueError(f"dump is {dump!r}, must be {DUMP_SIZE} bytes")
+    dump = _of_type(fields["dump"], bytes, "dump")
+    if len(dump) != DUMP_SIZE:
+        raise ValueError(f"dump is {short(dump)}, must be {DUMP_SIZE} bytes")
     offset, length = parse_dump(dump)
-    if end is not None:
-        cluster, byte, slot, sequence = end
-        if slot not in (None, 0, 1) or not all(type(value) is int and value >= 0 for value in (cluster, byte, sequence)):
-            raise ValueError(f"end is {end!r}")
-        end = End(cluster, byte, slot, sequence)
-        if byte > CLUSTER_SIZE or (cluster + 3) * CLUSTER_SIZE > length:
-            raise ValueError(f"end {list(end)} is beyond an extent of {length} bytes")
     return Extent(
         id=_integer(fields, "id", 0, superblock.next_extent),
         offset=offset,
@@ -320,17 +345,27 @@ def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
         state=_choice(fields, "state", STATES),
         format=_choice(fields, "format", ("sealed",)),
         generation=_integer(fields, "generation", 0, superblock.sequence + 1),
-        end=end,
+        end=None if fields["end"] is None else _parse_end(fields["end"], length),
     )
 
 
 def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
     position = first_extent_offset(superblock.erase_block)
     for extent in sorted(extents, key=lambda extent: extent.offset):
-        if extent.offset % superblock.erase_block or extent.length % superblock.erase_block or extent.length == 0:
-            raise ValueError(f"extent {extent.id} at {extent.offset}, {extent.length} bytes, is not whole erase blocks")
+        if (
+            extent.offset % superblock.erase_block
+            or extent.length % superblock.erase_block
+            or extent.length == 0
+        ):
+            raise ValueError(
+                f"extent {extent.id} at {extent.offset}, {extent.length} bytes, is not whole erase blocks"
+            )
         if extent.offset < position:
             raise ValueError(f"extent {extent.id} at {extent.offset} overlaps what ends at {position}")
+        if (extent.kind == KIND_JOURNAL) == (extent.state == FREE):
+            raise ValueError(f"extent {extent.id} is of kind {extent.kind} and {extent.state}")
+        if extent.kind == KIND_JOURNAL and extent.length > JOURNAL_SIZE_MAX:
+            raise ValueError(f"journal {extent.id} has {extent.length} bytes, at most {JOURNAL_SIZE_MAX}")
         if extent.state == CLOSED and extent.end is None:
             raise ValueError(f"extent {extent.id} is closed and has no end")
         position = extent.stop
@@ -341,3 +376,6 @@ def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
     active = [extent.shard for extent in extents if extent.state == ACTIVE]
     if len(set(active)) != len(active):
         raise ValueError("a shard has two active journals")
+    places = [(extent.shard, extent.order) for extent in extents if extent.state in (ACTIVE, CLOSED)]
+    if len(set(places)) != len(places):
+        raise ValueError("two journals of a shard have one place in its replay")

@@ -209,6 +209,16 @@ cdef inline bint same_key(Table *table, const uint8_t *entry, int kind, const ui
             and memcmp(entry + 2 + table.key_offset[kind], key, size) == 0)
 
 
+cdef inline bint has_fingerprint(const uint64_t *one, const uint64_t *two, uint64_t fingerprint) noexcept nogil:
+    """Whether a slot of two buckets may hold the fingerprint; an empty slot counts for fingerprint 0."""
+    cdef int lane
+    cdef bint found = False
+    for lane in range(BUCKET):
+        found |= one[lane] >> PLACE_BITS == fingerprint
+        found |= two[lane] >> PLACE_BITS == fingerprint
+    return found
+
+
 cdef uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
     """The writer's own search: the slot that holds the key, or NULL."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
@@ -263,11 +273,20 @@ cdef struct Node:
     int lane
 
 
+cdef inline int free_lane(const uint64_t *slots) noexcept nogil:
+    """A lane of a bucket that holds nothing, or -1."""
+    cdef int lane
+    for lane in range(BUCKET):
+        if slots[lane] == 0:
+            return lane
+    return -1
+
+
 cdef bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buckets, uint64_t first, uint64_t second,
                     uint64_t **room) noexcept nogil:
-    """Free a slot in bucket `first` or `second` by the shortest chain of moves; False where there is none."""
+    """Free a slot in bucket `first` or `second`, both full, by the shortest chain of moves; False where there is none."""
     cdef Node nodes[SEARCH_NODES]
-    cdef int count = 2, at = 0, lane, free_lane, parent
+    cdef int count = 2, at = 0, lane, hole
     cdef uint64_t one, two, other
     cdef uint64_t *slots
     cdef uint64_t *target
@@ -275,26 +294,27 @@ cdef bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buc
     nodes[1].index, nodes[1].parent, nodes[1].lane = <uint32_t>second, -1, 0
     while at < count:
         slots = bucket(table, number, window, nodes[at].index)
-        for free_lane in range(BUCKET):
-            if slots[free_lane] == 0:
-                target = &slots[free_lane]
-                # From the free slot back to the root: each move fills the hole behind the one before.
-                while nodes[at].parent >= 0:
-                    parent = nodes[at].parent
-                    slots = bucket(table, number, window, nodes[parent].index)
-                    store_release(target, slots[nodes[at].lane])
-                    target = &slots[nodes[at].lane]
-                    store_release(target, 0)
-                    at = parent
-                room[0] = target
-                return True
         for lane in range(BUCKET):
-            if count == SEARCH_NODES:
-                break
             buckets_of(slots[lane] >> PLACE_BITS, buckets, &one, &two)
             other = two if one == nodes[at].index else one
-            nodes[count].index, nodes[count].parent, nodes[count].lane = <uint32_t>other, at, lane
-            count += 1
+            hole = free_lane(bucket(table, number, window, other))
+            if hole >= 0:
+                target = bucket(table, number, window, other) + hole
+                # From the hole back to the root: each move fills the hole behind the one before.
+                while True:
+                    slots = bucket(table, number, window, nodes[at].index)
+                    store_release(target, slots[lane])
+                    target = &slots[lane]
+                    store_release(target, 0)
+                    if nodes[at].parent < 0:
+                        break
+                    lane = nodes[at].lane
+                    at = nodes[at].parent
+                room[0] = target
+                return True
+            if count < SEARCH_NODES:
+                nodes[count].index, nodes[count].parent, nodes[count].lane = <uint32_t>other, at, lane
+                count += 1
         at += 1
     return False
 
@@ -363,14 +383,19 @@ cdef int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, slot = fingerprint << PLACE_BITS | place
-    cdef uint64_t *room = find_slot(table, hashed, kind, key, size)
+    cdef uint64_t *one
+    cdef uint64_t *two
+    cdef uint64_t *room
     cdef bint moved
-    if room != NULL:
-        store_release(room, slot)
-        return 0
+    buckets_of(fingerprint, segment.buckets, &first, &second)
+    one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
+    if has_fingerprint(one, two, fingerprint):
+        room = find_slot(table, hashed, kind, key, size)
+        if room != NULL:
+            store_release(room, slot)
+            return 0
     while True:
-        buckets_of(fingerprint, segment.buckets, &first, &second)
-        room = free_slot(bucket(table, number, segment.window, first), bucket(table, number, segment.window, second))
+        room = free_slot(one, two)
         if room != NULL:
             break
         # Past this fill the search for a move costs more than the memory that it saves.
@@ -382,6 +407,8 @@ cdef int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint
                 break
         if grow(table, number, shared):
             return -1
+        buckets_of(fingerprint, segment.buckets, &first, &second)
+        one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
     store_release(room, slot)
     segment.records += 1
     table.header.records += 1

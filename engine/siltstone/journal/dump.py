@@ -84,7 +84,11 @@ def _cluster(cluster: memoryview, base: int) -> Generator[DumpedEntry, None, int
             raise DamageError(f"no entry at offset {base + at}: the image ends in it", offset=base + at)
         if cluster[at + 1] == TYPE_NONE:
             return base + at
-        padded = cluster if len(cluster) == CLUSTER_SIZE else memoryview(bytes(cluster).ljust(CLUSTER_SIZE, b"\xff"))
+        padded = (
+            cluster
+            if len(cluster) == CLUSTER_SIZE
+            else memoryview(bytes(cluster).ljust(CLUSTER_SIZE, b"\xff"))
+        )
         entry = parse_entry(padded, base + at)
         assert entry is not None
         if entry.type not in (TYPE_END, TYPE_SKIP):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from siltstone.errors import ClosedError, EndOfJournalError, StateError
 from siltstone.format.constants import DUMP_SIZE
 from siltstone.format.entries import Entry
-from siltstone.format.seal import End
 from siltstone.format.superblock import dump_extent, parse_dump
 from siltstone.journal.plain import PlainLog
 from siltstone.journal.sealed_log import SealedLog
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
     from siltstone.journal.blocks import EntryBlock
     from siltstone.journal.recovery import JournalRecovery
@@ -90,7 +90,9 @@ class Journal:
     def extent(self) -> Extent:
         """Its space; StateError where it has none."""
         if self._extent is None:
-            raise StateError("the journal has no space: allocate or parse first", what="journal", state="unallocated")
+            raise StateError(
+                "the journal has no space: allocate or parse first", what="journal", state="unallocated"
+            )
         return self._extent
 
     def round_to_erase_blocks(self, size: int) -> int:
@@ -159,7 +161,9 @@ class Journal:
         """Append one entry and return its offset. JournalFullError where the journal ends; not durable yet."""
         return self._running().append(kind, payload)
 
-    def append_many(self, entries: Iterable[tuple[int, Buffer]] | np.ndarray[tuple[int], np.dtype[np.uint8]]) -> list[int]:
+    def append_many(
+        self, entries: Iterable[tuple[int, Buffer]] | np.ndarray[tuple[int], np.dtype[np.uint8]]
+    ) -> list[int]:
         """Append entries and return their offsets: all, or none with JournalFullError. Not durable yet.
 
         :param entries: (type, payload) pairs; or entries packed one after another as they stand in a journal,
@@ -169,14 +173,14 @@ class Journal:
         """
         log = self._running()
         if isinstance(entries, np.ndarray):
-            stream = np.ascontiguousarray(entries, np.uint8)
-        else:
-            packed = [Entry(kind, bytes(payload)) for kind, payload in entries]
-            if not packed:
-                return []
-            log.check_entries(packed)
-            stream = np.frombuffer(b"".join(entry.to_bytes() for entry in packed), np.uint8)
-        return log.append_stream(stream) if len(stream) else []
+            return log.append_stream(np.ascontiguousarray(entries, np.uint8)) if len(entries) else []
+        packed = [
+            Entry(kind, bytes(payload)) for kind, payload in cast("Iterable[tuple[int, Buffer]]", entries)
+        ]
+        if not packed:
+            return []
+        log.check_entries(packed)
+        return log.append_stream(np.frombuffer(b"".join(entry.to_bytes() for entry in packed), np.uint8))
 
     def flush(self) -> None:
         """Return once the medium has all that was appended; nothing new: nothing is done."""
@@ -204,7 +208,9 @@ class Journal:
             self._log = log
         else:
             if not isinstance(where, Stopped):
-                raise StateError("a sealed journal resumes at what stop returned", what="resume", state="sealed")
+                raise StateError(
+                    "a sealed journal resumes at what stop returned", what="resume", state="sealed"
+                )
             old = self.extent
             if old.generation != where.generation:
                 self.space.release(old)
@@ -219,7 +225,9 @@ class Journal:
         """
         self._check_open()
         if self.format == "plain":
-            raise StateError("a plain journal cannot tell where it ends: walk it", what="recover", state="plain")
+            raise StateError(
+                "a plain journal cannot tell where it ends: walk it", what="recover", state="plain"
+            )
         extent = self.extent
         if generation is not None and generation != extent.generation:
             self.space.release(extent)
@@ -245,7 +253,9 @@ class Journal:
         """The entries of a sealed journal in blocks of up to 4 MiB, verified, as arrays; no call an entry."""
         log = self._readable()
         if not isinstance(log, SealedLog):
-            raise StateError("blocks are for sealed journals: walk a plain one", what="walk_blocks", state="plain")
+            raise StateError(
+                "blocks are for sealed journals: walk a plain one", what="walk_blocks", state="plain"
+            )
         return log.blocks()
 
     # ---- where it is

@@ -97,7 +97,9 @@ class PlainLog:
         starts = np.empty(len(stream) // 2, np.uint32)
         starts = starts[: split_entries(stream, starts)]
         data = stream.tobytes()
-        entries = [Entry(data[at + 1], data[at + ENTRY_HEADER_SIZE : at + data[at]]) for at in starts.tolist()]
+        entries = [
+            Entry(data[at + 1], data[at + ENTRY_HEADER_SIZE : at + data[at]]) for at in starts.tolist()
+        ]
         self.check_entries(entries)
         if not self.room(entry.size for entry in entries):
             raise self._full(len(data))
@@ -126,7 +128,9 @@ class PlainLog:
 
     def _full(self, size: int) -> JournalFullError:
         return JournalFullError(
-            f"the journal of {self.length} bytes is full; an entry of {size} does not fit", needed=size, room=0
+            f"the journal of {self.length} bytes is full; an entry of {size} does not fit",
+            needed=size,
+            room=0,
         )
 
     def _write_cluster(self) -> None:
@@ -135,7 +139,7 @@ class PlainLog:
             self._cached = None
 
     def flush(self) -> None:
-        """Write the current cluster without ending it, and return once the medium has all. Nothing new: nothing done."""
+        """Write the current cluster without ending it; the medium has all when it returns. Nothing new: a no-op."""
         if not self._flushed:
             self._write_cluster()
             self.backend.flush()
@@ -147,6 +151,9 @@ class PlainLog:
             raise EndOfJournalError(
                 f"offset {offset} is not in a journal of {self.length} bytes", offset=offset, end=self.length
             )
+        if offset % CLUSTER_SIZE > CLUSTER_SIZE - ENTRY_HEADER_SIZE:
+            # No END fits there, so that no walk ever ends there.
+            raise EntryError(f"offset {offset} is no end of entries: no header fits behind it", offset=offset)
         self.position = offset
         self._start = min(offset, self.length - 1) // CLUSTER_SIZE * CLUSTER_SIZE
         self._cluster[:] = self.backend.read(self.offset + self._start, CLUSTER_SIZE)
@@ -214,7 +221,11 @@ class PlainLog:
 def check_entry(kind: int, payload_size: int) -> int:
     """The size of an entry with its header; EntryError where the plain format cannot hold it."""
     size = payload_size + ENTRY_HEADER_SIZE
-    if size > PLAIN_ENTRY_SIZE_MAX or kind in (TYPE_INVALID, TYPE_END, TYPE_SKIP, TYPE_NONE) or not 0 <= kind <= 255:
+    if (
+        size > PLAIN_ENTRY_SIZE_MAX
+        or kind in (TYPE_INVALID, TYPE_END, TYPE_SKIP, TYPE_NONE)
+        or not 0 <= kind <= 255
+    ):
         raise EntryError(
             f"an entry of {size} bytes, type {kind:#04x}: the plain format takes at most {PLAIN_ENTRY_SIZE_MAX}, and"
             " no types 0x00, END, SKIP, NONE",

@@ -63,7 +63,9 @@ def recover(
             offset=extent.offset,
         )
     durable = _known_durable(slots, extent)
-    count, unreadable = _count_log(reader, unreadable_is_torn)
+    # What was closed cleanly was flushed: up to its end the replay checks it, from there on nothing may be.
+    start = extent.end.cluster if clean and extent.end is not None else 0
+    count, unreadable = _count_log(reader, start, unreadable_is_torn)
     durable = max(durable, _durable_behind(reader, count, unreadable_is_torn))
     tails = [copy for copy in slots if copy.seal.index == count]
     tail = max(tails, key=lambda copy: copy.age) if tails else None
@@ -107,9 +109,9 @@ def _known_durable(slots: list[TailCopy], extent: Extent) -> Position:
     return max(positions)
 
 
-def _count_log(reader: LogReader, unreadable_is_torn: bool) -> tuple[int, MediumError | None]:
-    """Step 3: how many log clusters from the start are valid; and the read error that ended the count, if one did."""
-    count = 0
+def _count_log(reader: LogReader, count: int, unreadable_is_torn: bool) -> tuple[int, MediumError | None]:
+    """Step 3: how many log clusters from the start are valid, the first `count` of them taken for granted; and the
+    read error that ended the count, if one did."""
     while count < reader.clusters:
         want = min(CHUNK_CLUSTERS, reader.clusters - count)
         try:
@@ -193,7 +195,9 @@ def _report(
     """Count what lies behind the end, cluster by cluster."""
     clusters = size = entries = 0
     for index in range(end.cluster, found.cluster + (tail is not None)):
-        cluster = tail.cluster if tail is not None and index == found.cluster else bytes(reader.read(index, 1))
+        cluster = (
+            tail.cluster if tail is not None and index == found.cluster else bytes(reader.read(index, 1))
+        )
         body = cluster[end.byte if index == end.cluster else 0 : parse_seal(cluster).used]
         if body:
             clusters += 1
@@ -205,4 +209,3 @@ def _report(
     return JournalRecovery(
         reader.extent.id, reader.extent.shard, end, durable, clusters, size, entries, reason
     )
-

@@ -7,7 +7,7 @@ there stands because a crash broke a model without it.
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,12 +24,18 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone.format.superblock import Extent
-    from siltstone.volume.backend import Backend
 
 
 def log_clusters(length: int) -> int:
     """Log clusters of an extent of `length` bytes; the last is only ever a tail."""
     return length // CLUSTER_SIZE - SLOT_CLUSTERS
+
+
+class Writable(Protocol):
+    """What a journal writes to: a backend, or something that passes its writes on."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at byte `offset` of the volume, or raise."""
 
 
 class SealedJournal:
@@ -45,7 +51,7 @@ class SealedJournal:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Writable,
         uuid: bytes,
         extent: Extent,
         flush: Callable[[], None],
@@ -141,7 +147,9 @@ class SealedJournal:
         """
         self._check()
         if self.given_up:
-            raise JournalFullError(f"journal {self.extent.id}: a batch was given up here", needed=len(stream), room=0)
+            raise JournalFullError(
+                f"journal {self.extent.id}: a batch was given up here", needed=len(stream), room=0
+            )
         entries, closed = self.writer.measure(stream)
         if entries == 0:
             raise EntryError("an empty batch", size=0)
@@ -203,7 +211,7 @@ class SealedJournal:
         """
         self._check()
         assert self._flushing is None, "two flushes of one journal at once"
-        if (self._noted if note else self.is_flushed):
+        if self._noted if note else self.is_flushed:
             return False
         position = self.position
         # Marked first: from here on a flush that fails may have lost the copy.
@@ -254,4 +262,3 @@ class SealedJournal:
                 what=f"journal {self.extent.id}",
                 cause=str(self.poison),
             )
-

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from siltstone.errors import DamageError, EndOfJournalError, EntryError, PoisonedError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, ENTRY_SIZE_MAX, SLOT_CLUSTERS
 from siltstone.format.entries import Entry
-from siltstone.format.seal import Position
 from siltstone.journal.blocks import block_of
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
@@ -18,10 +15,11 @@ from siltstone.journal.sealed import SealedJournal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from siltstone.format.seal import End
+    from siltstone.format.seal import End, Position
     from siltstone.format.superblock import Extent
     from siltstone.journal.blocks import EntryBlock
     from siltstone.volume.backend import Backend
@@ -62,7 +60,9 @@ class SealedLog:
         log = cls(backend, uuid, extent, None)
         tail, slot = log.reader.last_cluster(found.end)
         end = found.end._replace(slot=slot)
-        log.writer = SealedJournal(backend, uuid, extent, backend.flush, end=end, tail=bytes(tail[: end.byte]))
+        log.writer = SealedJournal(
+            backend, uuid, extent, backend.flush, end=end, tail=bytes(tail[: end.byte])
+        )
         return log
 
     @classmethod
@@ -96,7 +96,9 @@ class SealedLog:
         for entry in entries:
             if entry.size > ENTRY_SIZE_MAX:
                 raise EntryError(
-                    f"an entry of {entry.size} bytes; at most {ENTRY_SIZE_MAX}", type=entry.type, size=entry.size
+                    f"an entry of {entry.size} bytes; at most {ENTRY_SIZE_MAX}",
+                    type=entry.type,
+                    size=entry.size,
                 )
 
     def append(self, kind: int, payload: Buffer) -> int:
@@ -105,7 +107,8 @@ class SealedLog:
 
     def append_stream(self, stream: NDArray[np.uint8]) -> list[int]:
         """Append packed entries as one batch; their byte offsets."""
-        return self._appending().append_stream(stream).tolist()
+        offsets: list[int] = self._appending().append_stream(stream).tolist()
+        return offsets
 
     def flush(self) -> None:
         """Write the tail and flush the medium; a failure poisons the journal."""
@@ -122,7 +125,9 @@ class SealedLog:
     def _appending(self) -> SealedJournal:
         if self.writer is None:
             raise PoisonedError(
-                "nothing is appended to what a crash left: use a fresh journal", what="journal", cause="recovered"
+                "nothing is appended to what a crash left: use a fresh journal",
+                what="journal",
+                cause="recovered",
             )
         return self.writer
 

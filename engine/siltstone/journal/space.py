@@ -61,7 +61,9 @@ class BareSpace:
         if at + size > self.backend.size:
             self.backend.grow(at + size)
         if at + size > self.backend.size:
-            raise DiskFullError(f"{self.backend.url}: no room for {size} bytes", url=self.backend.url, needed=size)
+            raise DiskFullError(
+                f"{self.backend.url}: no room for {size} bytes", url=self.backend.url, needed=size
+            )
         return self.adopt(at, size, self.next_generation())
 
     def adopt(self, offset: int, length: int, generation: int) -> Extent:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
     from siltstone.index.table import KeyTypes
-    from siltstone.journal.sealed import SealedJournal
+    from siltstone.journal.sealed import SealedJournal, Writable
     from siltstone.log_store.memory import IndexSize
     from siltstone.volume.backend import Backend
 
@@ -78,7 +78,8 @@ class LogStore:
 
     def check_room(self, records: int) -> None:
         """LogStoreFullError where the index may not take `records` keys more."""
-        if self.index.records + records > self.size.records:
+        # What brings no key needs no room, also where the budget has become smaller than what is here.
+        if records and self.index.records + records > self.size.records:
             raise LogStoreFullError(
                 f"the index holds {self.index.records} records and its budget ends at {self.size.records};"
                 f" {records} more do not fit: open the store with a larger index_memory",
@@ -87,7 +88,7 @@ class LogStore:
 
     # ---- journals
 
-    def add(self, extent: Extent) -> Backend | Mirror:
+    def add(self, extent: Extent) -> Writable:
         """Let places in a journal's extent be read; where its writer writes: the backend, or a mirror of the extent."""
         number = next((free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None)
         if number is None:
@@ -106,7 +107,7 @@ class LogStore:
         self.index.detach(self._numbers.pop(extent.id))
         self._mirrors.pop(extent.id, None)
 
-    def target(self, extent: Extent) -> Backend | Mirror:
+    def target(self, extent: Extent) -> Writable:
         """Where the writer of a journal that was added writes."""
         return self._mirrors.get(extent.id, self.backend)
 
@@ -115,7 +116,7 @@ class LogStore:
         return len(self._numbers) < JOURNALS_MAX
 
     def show_tail(self, journal: SealedJournal, start: int) -> None:
-        """Let readers see the active journal's tail, whose bytes from `start` on are new where it is the same cluster."""
+        """Let readers see the active journal's tail; its bytes from `start` on are new where it is the same cluster."""
         writer = journal.writer
         self.index.publish_tail(self._numbers[journal.extent.id], writer.index, writer.tail_view(), start)
 
@@ -169,7 +170,7 @@ class LogStore:
 
 def entries_of(clusters: memoryview, last_used: int) -> list[tuple[int, bytes]]:
     """The entries of some verified clusters as (type, payload), in order; of the last one `last_used` bytes count."""
-    found = []
+    found: list[tuple[int, bytes]] = []
     seals = seals_of(clusters)
     starts = np.empty(CLUSTER_SIZE // 2, np.uint32)
     for number, seal in enumerate(seals):
@@ -178,7 +179,8 @@ def entries_of(clusters: memoryview, last_used: int) -> list[tuple[int, bytes]]:
             used = min(used, last_used)
         body = clusters[number * CLUSTER_SIZE :][:used]
         count = split_entries(body, starts)
-        for start in starts[:count].tolist():
-            found.append((body[start + 1], bytes(body[start + 2 : start + body[start]])))
+        found.extend(
+            (body[start + 1], bytes(body[start + 2 : start + body[start]]))
+            for start in starts[:count].tolist()
+        )
     return found
-

@@ -7,7 +7,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from siltstone.errors import DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
+from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.shard import Shard, check_batch, delete_stream
 
@@ -138,6 +138,10 @@ class ShardGroup:
         A shard that cannot flush, or is poisoned, forbids the mark: its error is raised, and the next
         opening recovers.
         """
+        # First: what came after the flush would be lost without a word, or lie behind the ends that are published.
+        closed = ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
+        for shard in self.shards.values():
+            shard.refuse(closed)
         self.flush()
         with self._flush_lock:
 

@@ -119,7 +119,9 @@ def _recover_all(
     def one(number: int) -> _Plan:
         held = superblock.journals(number)
         size = IndexSize.of(
-            options.index_memory, superblock.shards, sum(extent.length for extent in held) // options.key_entry_bytes
+            options.index_memory,
+            superblock.shards,
+            sum(extent.length for extent in held) // options.key_entry_bytes,
         )
         plan = _Plan(number, LogStore(volume.backend, superblock.uuid, options.types, size))
         for extent in held:
@@ -194,9 +196,7 @@ def _take_fresh(volume: Volume, plans: list[_Plan]) -> None:
     for plan in plans:
         if plan.number in chosen:
             extent = chosen[plan.number]
-            plan.fresh = SealedJournal(
-                plan.store.add(extent), volume.superblock.uuid, extent, volume.flush
-            )
+            plan.fresh = SealedJournal(plan.store.add(extent), volume.superblock.uuid, extent, volume.flush)
 
 
 def _take_singly(

@@ -27,8 +27,6 @@ from siltstone.shard import space
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from siltstone.format.seal import End
@@ -58,7 +56,7 @@ class Shard:
         self.spare: SealedJournal | None = None
         self._spare_lock = threading.Lock()
         self._last_change = volume.ports.clock()
-        #: an error that makes the shard's index differ from its journals: nothing more is taken
+        #: why nothing more is taken: an error that made the index differ from the journals, or the shard is closed
         self.broken: SiltstoneError | None = None
 
     # ---- writing
@@ -101,9 +99,18 @@ class Shard:
                 self._append(delete_stream(kind, keys[found]), 0)
             return found
 
-    def _writable(self) -> SealedJournal:
+    def refuse(self, error: SiltstoneError) -> None:
+        """Take nothing more from here on; every later write raises `error`."""
+        with self.lock:
+            self.broken = self.broken or error
+
+    def _check(self) -> None:
         if self.broken is not None:
-            raise self.broken
+            # Raised many times, it must not gather the frames of all of them.
+            raise self.broken.with_traceback(None)
+
+    def _writable(self) -> SealedJournal:
+        self._check()
         if self.journal is None:
             raise JournalFullError(f"shard {self.number} has no active journal", needed=0, room=0)
         return self.journal
@@ -161,7 +168,9 @@ class Shard:
             if self.spare is not None and self.spare.clusters >= clusters:
                 return
             if not self.store.has_room_for_journal():
-                raise LogStoreFullError(f"shard {self.number} has as many journals as an index can number", limit=1024)
+                raise LogStoreFullError(
+                    f"shard {self.number} has as many journals as an index can number", limit=1024
+                )
             erase_block = self.volume.superblock.erase_block
             least = max(space.first_size(erase_block), (clusters + SLOT_CLUSTERS) * CLUSTER_SIZE)
             best = least if self.journal is None else min(2 * self.journal.extent.length, JOURNAL_SIZE_MAX)
@@ -186,6 +195,7 @@ class Shard:
 
         The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
         """
+        self._check()
         _entries, clusters = measure_stream(stream)
         if self.journal is not None and self.journal.poison is not None:
             raise PoisonedError(
@@ -217,7 +227,8 @@ class Shard:
 
     def _disk_full(self, error: DiskFullError) -> DiskFullError:
         return DiskFullError(
-            f"shard {self.number}: no space for its next journal: {error}", **{**error.fields, "shard": self.number}
+            f"shard {self.number}: no space for its next journal: {error}",
+            **{**error.fields, "shard": self.number},
         )
 
     def _flush_for_roll(self, journal: SealedJournal) -> End:
@@ -251,7 +262,9 @@ class Shard:
             self.journal = None
 
 
-def _rolled(superblock: Superblock, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> Superblock:
+def _rolled(
+    superblock: Superblock, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None
+) -> Superblock:
     """The superblock in which `old` is closed at `end` and `fresh` is active behind it."""
     changed = []
     if old is not None:

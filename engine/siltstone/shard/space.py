@@ -37,23 +37,26 @@ def take_empty(volume: Volume, shard: int, size: int, least: int) -> Extent:
 
     DiskFullError where not even that is there.
     """
+    while True:
+        try:
+            return _take_once(volume, shard, size)
+        except DiskFullError:
+            if size // 2 < least or volume.poisoned:
+                raise
+            size //= 2
+
+
+def _take_once(volume: Volume, shard: int, size: int) -> Extent:
     taken: list[Extent] = []
 
-    def change(superblock: Superblock, size: int) -> Superblock:
+    def change(superblock: Superblock) -> Superblock:
         superblock, extent = allocator.take(superblock, size)
         superblock, empty = as_empty(superblock, extent, shard)
         taken.append(empty)
         return superblock
 
-    while True:
-        try:
-            volume.publish(lambda superblock: change(superblock, size))
-        except DiskFullError:
-            if size // 2 < least or volume.poisoned:
-                raise
-            size //= 2
-        else:
-            return taken[-1]
+    volume.publish(change)
+    return taken[-1]
 
 
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:

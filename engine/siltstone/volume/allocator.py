@@ -23,7 +23,9 @@ def round_to_erase_blocks(size: int, erase_block: int) -> int:
 
 def end_of_extents(superblock: Superblock) -> int:
     """First byte behind all extents: the space that the volume needs [bytes]."""
-    return max((extent.stop for extent in superblock.extents), default=first_extent_offset(superblock.erase_block))
+    return max(
+        (extent.stop for extent in superblock.extents), default=first_extent_offset(superblock.erase_block)
+    )
 
 
 def free_bytes(superblock: Superblock) -> int:
@@ -40,7 +42,9 @@ def take(superblock: Superblock, size: int) -> tuple[Superblock, Extent]:
     size = round_to_erase_blocks(size, superblock.erase_block)
     if size > max(JOURNAL_SIZE_MAX, superblock.erase_block):
         raise BatchTooLargeError(
-            f"an extent of {size} bytes is needed; at most {JOURNAL_SIZE_MAX}", size=size, limit=JOURNAL_SIZE_MAX
+            f"an extent of {size} bytes is needed; at most {JOURNAL_SIZE_MAX}",
+            size=size,
+            limit=JOURNAL_SIZE_MAX,
         )
     fitting = [extent for extent in superblock.extents if extent.kind == KIND_FREE and extent.length >= size]
     if not fitting:
@@ -73,7 +77,9 @@ def give(superblock: Superblock, number: int) -> Superblock:
 def reserve(superblock: Superblock, number: int, shard: int) -> Superblock:
     """Keep extent `number` for the recovery and pack of `shard`."""
     extent = superblock.extent(number)
-    return superblock.with_extents(Extent(extent.id, extent.offset, extent.length, KIND_RESERVE, shard, state=FREE))
+    return superblock.with_extents(
+        Extent(extent.id, extent.offset, extent.length, KIND_RESERVE, shard, state=FREE)
+    )
 
 
 def reserve_of(superblock: Superblock, shard: int) -> Extent | None:

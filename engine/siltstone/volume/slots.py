@@ -72,7 +72,9 @@ def write_superblock(backend: Backend, superblock: Superblock, current: int) -> 
 
 
 def erase_slots(backend: Backend) -> None:
-    """Zero the headers of both slots, durably: from here on nothing of an earlier volume can be found."""
-    for offset in SLOT_OFFSETS:
-        backend.write(offset, bytes(CLUSTER_SIZE))
+    """Zero all that lies before the first extent, durably: from here on nothing of what was there can be found.
+
+    Whole, not just the headers: the signature of a foreign file system may lie anywhere in it.
+    """
+    backend.write(0, bytes(EXTENTS_OFFSET))
     backend.flush()

@@ -1,0 +1,267 @@
+"""A whole store of a few shards on a fake medium, driven without threads, and what its caller was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from journal_life import ViolationError
+from medium import Image, Medium
+
+from siltstone.errors import DiskFullError, SiltstoneError
+from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
+from siltstone.format.seal import seals_of
+from siltstone.index.table import KeyTypes, Reader
+from siltstone.journal.log_reader import LogReader
+from siltstone.shard.group import ShardGroup
+from siltstone.shard.opening import OpenOptions, open_shards
+from siltstone.volume.ports import Ports
+from siltstone.volume.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from siltstone.format.superblock import Superblock
+
+TYPES = KeyTypes({TYPE_HASH: (0, 32)})
+OPTIONS = OpenOptions(types=TYPES, key_entry_bytes=35, index_memory=1 << 20, threads=1)
+PAYLOAD_SIZE = 48
+ENTRY_SIZE = 50
+#: enough to close one cluster, wherever in it they start
+BATCH = 90
+
+#: what one shard was given: packed batches, oldest first
+History = tuple[bytes, ...]
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def put(number: int, value: int) -> bytes:
+    """The entry that puts `value` under key `number`."""
+    return bytes((ENTRY_SIZE, TYPE_HASH)) + key(number) + value.to_bytes(8, "big") * 2
+
+
+def contents(history: Sequence[bytes]) -> dict[bytes, bytes]:
+    """What the batches leave: key to payload."""
+    found: dict[bytes, bytes] = {}
+    for batch in history:
+        at = 0
+        while at < len(batch):
+            entry = batch[at : at + batch[at]]
+            if entry[1] == TYPE_DELETE:
+                found.pop(entry[3:], None)
+            else:
+                found[entry[2:34]] = entry[2:]
+            at += len(entry)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the caller knew once `operations` were done, by shard: what was given, how many batches are durable."""
+
+    operations: int
+    given: tuple[History, ...]
+    flushed: tuple[int, ...]
+
+
+class StoreLife:
+    """Opens the store of a medium and works with it; each opening is compared with what was told before.
+
+    :param told: of the life before, or None for a store that holds nothing
+    """
+
+    def __init__(self, image: Image, told: Told | None = None, *, shards: int = 1, mappable: bool = True) -> None:
+        self.medium = Medium(image, mappable=mappable)
+        self.now = 0.0
+        given = told.given if told else ((),) * shards
+        flushed = told.flushed if told else (0,) * shards
+        self.given: list[History] = list(given)
+        self.flushed = list(flushed)
+        self.value = 1 + sum(map(len, given))
+        self.told: list[Told] = []
+        self._tell()
+
+    @property
+    def ports(self) -> Ports:
+        return Ports(clock=lambda: self.now, wall_time=lambda: 1.7e9, random_bytes=lambda size: bytes(range(size)))
+
+    def _tell(self) -> None:
+        self.told.append(Told(len(self.medium.log), tuple(self.given), tuple(self.flushed)))
+
+    def told_at(self, operations: int) -> Told:
+        """What the caller knew once so many operations were done."""
+        return next(told for told in reversed(self.told) if told.operations <= operations)
+
+    # ---- opening
+
+    @classmethod
+    def formatted(cls, image: Image, *, shards: int = 1, mappable: bool = True) -> StoreLife:
+        """Format the medium and open the store."""
+        life = cls(image, shards=shards, mappable=mappable)
+        Volume.create(life.medium, shards=shards, erase_block=ERASE_BLOCK_MIN, ports=life.ports)
+        life.open()
+        return life
+
+    def open(self) -> None:
+        """Open it as a new process does: what is there must be what was flushed, and a run of what came after."""
+        self.volume = Volume.open(self.medium, ports=self.ports)
+        clean = self.volume.superblock.clean
+        self.volume.begin_epoch()
+        shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
+        self.group = ShardGroup(self.volume, shards, recoveries)
+        for number in range(len(self.given)):
+            count = self._check(number)
+            self.given[number] = self.given[number][:count]
+            self.flushed[number] = count
+        self._tell()
+
+    def _check(self, number: int) -> int:
+        """Compare what one shard serves with what it was given; how many batches are there."""
+        stored = self.stored(number)
+        count, size = 0, 0
+        while size < len(stored) and count < len(self.given[number]):
+            size += len(self.given[number][count])
+            count += 1
+        if b"".join(self.given[number][:count]) != stored:
+            raise ViolationError(f"P2, P3: shard {number} has {len(stored)} bytes of entries that it was not given so")
+        if count < self.flushed[number]:
+            raise ViolationError(f"P1: shard {number} has {count} batches; {self.flushed[number]} were flushed")
+        expected = contents(self.given[number][:count])
+        keys = sorted(contents([batch for batch in self.given[number] if batch[1] != TYPE_DELETE]))
+        if keys:
+            self._check_lookups(number, keys, expected)
+        return count
+
+    def _check_lookups(self, number: int, keys: list[bytes], expected: dict[bytes, bytes]) -> None:
+        rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
+        reader = Reader([self.group.shards[number].store.index])
+        found, payloads = reader.get_many(TYPE_HASH, rows, PAYLOAD_SIZE)
+        served = {
+            one: bytes(payload) for one, here, payload in zip(keys, found.tolist(), payloads, strict=True) if here
+        }
+        if served != expected:
+            raise ViolationError(f"P2, P3: shard {number} serves {len(served)} keys otherwise than it holds")
+
+    def stored(self, number: int) -> bytes:
+        """The packed entries of all journals of a shard, oldest first, as they lie on the medium."""
+        pieces = []
+        for extent in self.volume.superblock.journals(number):
+            journal = self.group.shards[number].journal
+            end = journal.end if journal is not None and journal.extent.id == extent.id else extent.end
+            assert end is not None
+            reader = LogReader(self.medium, self.volume.superblock.uuid, extent)
+            for _first, data in reader.chunks(end.cluster):
+                used = seals_of(data)["used"].tolist()
+                pieces += [data[at * CLUSTER_SIZE :][:size] for at, size in enumerate(used)]
+            pieces.append(reader.last_cluster(end)[0][: end.byte])
+        return b"".join(pieces)
+
+    @property
+    def superblock(self) -> Superblock:
+        return self.volume.superblock
+
+    # ---- what a caller does
+
+    def append(self, shard: int = 0) -> None:
+        """Put one record, under one of few keys."""
+        self.value += 1
+        self._give(shard, put(self.value % 3, self.value))
+
+    def batch(self, shard: int = 0) -> None:
+        """Put a batch that crosses a cluster."""
+        self.value += 1
+        self._give(shard, b"".join(put(100 + number, 1000 * self.value + number) for number in range(BATCH)))
+
+    def delete(self, shard: int = 0) -> None:
+        """Delete the key that was put last and is there, if there is one."""
+        held = list(contents(self.given[shard]))
+        doomed = held[-1] if held else key(0)
+        before = self.given[shard]
+        if held:
+            self.given[shard] = (*before, bytes((35, TYPE_DELETE, TYPE_HASH)) + doomed)
+        self._tell()
+        rows = np.frombuffer(doomed, np.uint8).reshape(1, 32)
+        self._or_full(lambda: self.group.delete(shard, TYPE_HASH, rows), shard, before)
+
+    def _give(self, shard: int, batch: bytes) -> None:
+        before = self.given[shard]
+        self.given[shard] = (*before, batch)
+        self._tell()
+        stream = np.frombuffer(batch, np.uint8)
+        self._or_full(lambda: self.group.append({shard: (stream, len(batch) // ENTRY_SIZE)}), shard, before)
+
+    def _or_full(self, act: Callable[[], object], shard: int, before: History) -> None:
+        try:
+            act()
+        except DiskFullError:
+            self.given[shard] = before
+            self._tell()
+
+    def flush(self) -> None:
+        self.group.flush()
+        self.flushed = [len(given) for given in self.given]
+        self._tell()
+
+    def roll(self, shard: int = 0) -> None:
+        """Let the next journal take the writes, as for a batch that does not fit the active one."""
+        journal = self.group.shards[shard].journal
+        room = 1 if journal is None else journal.clusters - journal.writer.index
+        stream = np.frombuffer(put(0, 0) * 81 * (room + 1), np.uint8)
+        try:
+            self.group.shards[shard].roll(stream)
+        except DiskFullError:
+            return
+        self.flushed[shard] = len(self.given[shard])
+        self._tell()
+
+    def spare(self, shard: int = 0) -> None:
+        """Make the next journal ready long before it is needed."""
+        try:
+            self.group.shards[shard].make_spare()
+        except DiskFullError:
+            return
+
+    def note(self) -> None:
+        """Let a second go by and whoever keeps house look."""
+        self.now += 2.0
+        self.group.tick()
+
+    def close(self) -> None:
+        """Close the store cleanly and open it again."""
+        self.group.close()
+        self.flushed = [len(given) for given in self.given]
+        self._tell()
+        self.open()
+
+    def kill(self) -> None:
+        """Let the process die and a new one open the store."""
+        self.open()
+
+
+OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
+    "append": StoreLife.append,
+    "batch": StoreLife.batch,
+    "delete": StoreLife.delete,
+    "flush": StoreLife.flush,
+    "roll": StoreLife.roll,
+    "spare": StoreLife.spare,
+    "note": StoreLife.note,
+    "close": StoreLife.close,
+    "kill": StoreLife.kill,
+}
+
+
+def reopened(image: Image, told: Told, *, mappable: bool = True, where: str = "") -> StoreLife:
+    """Open what a crash left; a violation also where it does not open at all."""
+    life = StoreLife(image, told, mappable=mappable)
+    try:
+        life.open()
+    except ViolationError as error:
+        raise ViolationError(f"{error}; {where}") from error
+    except SiltstoneError as error:
+        raise ViolationError(f"P5: {type(error).__name__} after a crash: {error}; {where}") from error
+    return life

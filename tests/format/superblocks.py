@@ -1,0 +1,80 @@
+"""Superblocks that hypothesis makes up: any that the format allows."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from siltstone.format.constants import JOURNAL_SIZE_MAX
+from siltstone.format.seal import End
+from siltstone.format.superblock import (
+    ACTIVE,
+    CLOSED,
+    EMPTY,
+    KIND_FREE,
+    KIND_JOURNAL,
+    KIND_RESERVE,
+    Extent,
+    RecordedType,
+    Superblock,
+    first_extent_offset,
+)
+
+U64 = 2**64 - 1
+NAMES = st.text(max_size=20)
+
+
+@st.composite
+def ends(draw, length: int) -> End:
+    cluster = draw(st.integers(0, length // 4096 - 3))
+    slot, sequence = draw(st.sampled_from([None, 0, 1])), draw(st.integers(0, 2**48 - 1))
+    return End(cluster, draw(st.integers(0, 4062)), slot, sequence)
+
+
+@st.composite
+def superblocks(draw) -> Superblock:
+    erase_block = 1 << draw(st.integers(16, 25))
+    shards = draw(st.integers(1, 4096))
+    sequence = draw(st.integers(1, U64))
+    next_extent = draw(st.integers(20, 2**32 - 1))
+    ids = draw(st.lists(st.integers(0, next_extent - 1), unique=True, max_size=8))
+    offset = first_extent_offset(erase_block)
+    extents = []
+    active: set[int] = set()
+    orders = iter(draw(st.lists(st.integers(0, U64), unique=True, min_size=len(ids), max_size=len(ids))))
+    for number in ids:
+        offset += erase_block * draw(st.integers(0, 3))
+        length = erase_block * draw(st.integers(1, JOURNAL_SIZE_MAX // erase_block))
+        kind = draw(st.sampled_from([KIND_JOURNAL, KIND_RESERVE, KIND_FREE]))
+        shard = draw(st.integers(0, shards - 1))
+        extent = Extent(number, offset, length, kind, shard)
+        if kind == KIND_JOURNAL:
+            state = draw(st.sampled_from([EMPTY, CLOSED] if shard in active else [EMPTY, CLOSED, ACTIVE]))
+            if state == ACTIVE:
+                active.add(shard)
+            with_end = state == CLOSED or draw(st.booleans())
+            extent = Extent(
+                number,
+                offset,
+                length,
+                kind,
+                shard,
+                order=next(orders),
+                state=state,
+                generation=draw(st.integers(0, sequence)),
+                end=draw(ends(length)) if with_end else None,
+            )
+        extents.append(extent)
+        offset += length
+    types = st.builds(RecordedType, NAMES, st.integers(0, 2**16 - 1), NAMES)
+    return Superblock(
+        uuid=draw(st.binary(min_size=16, max_size=16)),
+        erase_block=erase_block,
+        created=draw(st.integers(0, U64)),
+        shards=shards,
+        sequence=sequence,
+        epoch=draw(st.integers(0, U64)),
+        clean=draw(st.booleans()),
+        next_extent=next_extent,
+        entry_types=draw(st.dictionaries(st.integers(1, 254), types, max_size=5)),
+        extents=tuple(extents),
+    )

@@ -1,0 +1,72 @@
+"""Runs the child whose stores are killed: a process that is loaded once and forks itself for each life.
+
+Reads one command a line from its standard input, as JSON; writes what happens, one line each, to its
+standard output. Started by test_kill.py, which kills the forks by their process id:
+
+    started PID     a fork is there
+    opened          its store is open
+    flushed N       a flush returned after operation N - 1
+    ended STATUS    the fork is gone: its exit status, or minus the signal that killed it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+
+import numpy as np
+from store_model import random_operation
+
+import siltstone
+from siltstone.plugin.host import PluginHost
+
+
+def say(line: str) -> None:
+    """Write one line, at once and whole: it counts also when this process is killed right after."""
+    os.write(1, line.encode() + b"\n")
+
+
+def work(host: PluginHost, path: str, seed: int, first: int, shards: int) -> None:
+    """Put, delete and flush until killed; operation n of a seed is always the same."""
+    store = siltstone.open(path, shards=shards, erase_block=64 * 1024, plugins=host)
+    say("opened")
+    random = np.random.default_rng(seed)
+    number = first
+    while True:
+        for _operation in range(int(random.integers(1, 5))):
+            random_operation(random, number).run(store)
+            number += 1
+        store.flush()
+        say(f"flushed {number}")
+
+
+def only_open(host: PluginHost, path: str) -> None:
+    """Open and close: recovery, and a clean close, are what is killed."""
+    siltstone.open(path, plugins=host).close()
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    host = PluginHost.load(None)
+    for line in sys.stdin:
+        command = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                say(f"started {os.getpid()}")
+                if command.pop("only_open"):
+                    only_open(host, command["path"])
+                else:
+                    work(host, **command)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        _pid, status = os.waitpid(child, 0)
+        say(f"ended {os.waitstatus_to_exitcode(status)}")
+
+
+if __name__ == "__main__":
+    main()

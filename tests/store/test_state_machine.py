@@ -1,0 +1,130 @@
+"""Any sequence of calls, clean closes and deaths of a store, against a plain model of what must be there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from store_model import HASHES, UNIVERSE, History, Operation, seen_in, shards_of_keys
+
+import siltstone
+from siltstone import HashInfo
+from siltstone.plugin.host import PluginHost
+
+PLUGINS = PluginHost.load(None)
+
+#: a run of keys: where it starts and how long it is; a few keys, or enough to fill and roll a small journal
+runs = st.tuples(st.integers(0, UNIVERSE - 1), st.one_of(st.integers(1, 5), st.integers(1, 3000)))
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """A store, and what it must show."""
+
+    @initialize(shards=st.sampled_from([1, 2, 5]))
+    def make(self, shards):
+        self.folder = Path(tempfile.mkdtemp(prefix="siltstone-machine-"))
+        self.path = self.folder / "store.silt"
+        self.history = History()
+        self.number = 0
+        self.store = self.open(shards=shards, erase_block=64 * 1024)
+        self.shards = shards_of_keys(self.store)
+
+    def open(self, **options):
+        return siltstone.open(self.path, plugins=PLUGINS, **options)
+
+    def teardown(self):
+        if hasattr(self, "folder"):
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+    def do(self, call, keys, deleted=None):
+        self.number += 1
+        keys = np.asarray(keys, np.int64)
+        values = np.arange(1, len(keys) + 1, dtype=np.uint64) + np.uint64(self.number << 16)
+        if deleted is not None:
+            values[deleted] = 0
+        operation = Operation(call, keys, values)
+        operation.run(self.store)
+        self.history.pending.append(operation)
+
+    # ---- calls
+
+    @rule(key=st.integers(0, UNIVERSE - 1))
+    def put(self, key):
+        self.number += 1
+        value = self.number << 16
+        self.store.put(HashInfo(HASHES[key].tobytes(), value, (1 << 64) - 1 - value))
+        self.history.pending.append(Operation("put_many", np.array([key]), np.array([value], np.uint64)))
+
+    @rule(run=runs)
+    def put_many(self, run):
+        self.do("put_many", (run[0] + np.arange(run[1])) % UNIVERSE)
+
+    @rule(keys=st.lists(st.integers(0, 3), min_size=1, max_size=20))
+    def put_equal_hashes(self, keys):
+        self.do("put_many", keys)
+
+    @rule(key=st.integers(0, UNIVERSE - 1))
+    def delete(self, key):
+        present = bool(self.history.current()[key])
+        assert self.store.delete(HASHES[key].tobytes()) is present
+        self.history.pending.append(Operation("delete_many", np.array([key]), np.zeros(1, np.uint64)))
+
+    @rule(run=runs)
+    def delete_many(self, run):
+        keys = (run[0] + np.arange(run[1])) % UNIVERSE
+        self.do("delete_many", keys, slice(None))
+
+    @rule(run=runs, part=st.integers(2, 5))
+    def batch(self, run, part):
+        keys = (run[0] + np.arange(run[1])) % UNIVERSE
+        # Some are put, and deleted by the same batch.
+        keys = np.concatenate((keys, keys[::part]))
+        self.do("batch", keys, np.arange(len(keys)) >= run[1])
+
+    @rule()
+    def flush(self):
+        self.store.flush()
+        self.history.settle()
+
+    @rule()
+    def tick(self):
+        self.store._core.group.tick()
+
+    # ---- lives
+
+    @rule()
+    def reopen(self):
+        self.store.close()
+        self.history.settle()
+        self.store = self.open()
+        assert self.store.info().clean
+
+    @rule()
+    def die(self):
+        self.store._core.abandon()
+        self.store = self.open()
+        assert not self.store.info().clean
+        self.history.settle_as(seen_in(self.store), self.shards)
+
+    @precondition(lambda self: not self.history.pending)
+    @rule()
+    def look_read_only(self):
+        self.store._core.abandon()
+        with self.open(read_only=True) as store:
+            np.testing.assert_array_equal(seen_in(store), self.history.base)
+        self.store = self.open()
+
+    @invariant()
+    def shows_what_it_must(self):
+        if hasattr(self, "store"):
+            np.testing.assert_array_equal(seen_in(self.store), self.history.current())
+
+
+TestStoreMachine = StoreMachine.TestCase
+TestStoreMachine.settings = settings(stateful_step_count=30, suppress_health_check=[HealthCheck.too_slow])
