@@ -117,7 +117,7 @@ class CrashPoint:
         """The medium as the cut left it."""
         image = bytearray(self.durable)
         lay(image, overlay)
-        return Image(bytes(image))
+        return Image(image)
 
     # ---- deaths of the process
 

@@ -51,6 +51,10 @@ class Write:
     data: bytes
 
 
+class Discard(Write):
+    """What a discard did to the image."""
+
+
 #: a flush that covered what came before it
 FLUSH = "flush"
 Operation = Write | str
@@ -60,7 +64,7 @@ Operation = Write | str
 class Image:
     """A medium at rest: what is durable, and what still waits for a flush."""
 
-    durable: bytes
+    durable: bytes | bytearray
     pending: tuple[Write, ...] = ()
 
     @classmethod
@@ -100,7 +104,8 @@ class Medium(Backend):
         self.broken_reads: set[int] = set()
         self.mappable = mappable
         self.honest = honest
-        self._count = 0
+        #: writes, flushes and discards so far, failed ones too
+        self.operations = 0
         self._dead: BaseException | None = None
         self._locked = self._closed = False
 
@@ -113,7 +118,7 @@ class Medium(Backend):
         """The medium as a process that dies now leaves it."""
         durable = bytearray(self.start.durable)
         settle(durable, self.start.pending, self.log)
-        return Image(bytes(durable), tuple(self.pending))
+        return Image(durable, tuple(self.pending))
 
     def where(self, offset: int, length: int) -> tuple[int, int]:
         """Where in the image a range of the volume lies, and how much of it from its start on the image has."""
@@ -176,8 +181,8 @@ class Medium(Backend):
         failure = self._next()
         if failure is not None:
             raise failure
-        junk = random.Random(self._count).choice(JUNK)
-        self._put(offset, junk * (length // SECTOR_SIZE))
+        junk = random.Random(self.operations).choice(JUNK)
+        self._put(offset, junk * (length // SECTOR_SIZE), Discard)
 
     def grow(self, size: int) -> None:
         self._check()
@@ -194,19 +199,19 @@ class Medium(Backend):
 
     # ---- inside
 
-    def _put(self, offset: int, raw: bytes) -> None:
+    def _put(self, offset: int, raw: bytes, kind: type[Write] = Write) -> None:
         # Both slots at once: two writes, as far as the image has them.
         for start in (offset, SLOT_SIZE) if offset < SLOT_SIZE < offset + len(raw) else (offset,):
             at, kept = self.where(start, len(raw) - (start - offset))
             piece = raw[start - offset :][:kept]
             self.bytes[at : at + kept] = piece
-            write = Write(at, piece)
+            write = kind(at, piece)
             self.pending.append(write)
             self.log.append(write)
 
     def _next(self) -> BaseException | None:
-        failure = self.failures.get(self._count)
-        self._count += 1
+        failure = self.failures.get(self.operations)
+        self.operations += 1
         if isinstance(failure, Crash):
             self._dead = failure
         return failure

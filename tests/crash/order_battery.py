@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from crash_states import crash_points
 from journal_life import ViolationError
-from medium import Image, Write
+from medium import Image
 from store_life import OPERATIONS, StoreLife, reopened
 
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, SECTOR_SIZE
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crash_states import CrashPoint
     from store_life import Told
 
-EXTENTS = 12 * ERASE_BLOCK_MIN
+EXTENTS = 10 * ERASE_BLOCK_MIN
 #: what is done in a second life, after a crash
 SECOND_LIVES = (("append", "flush"), ("batch", "flush"), ("batch", "batch", "flush", "append"), ("roll", "append"))
 
@@ -114,7 +114,3 @@ class OrderBattery:
         life.kill()
         if life.given != expected:
             raise ViolationError(f"P1: the opening after a clean close lost something; {where}")
-
-
-def unused(write: Write) -> int:
-    return write.offset

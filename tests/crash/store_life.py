@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from journal_life import ViolationError
@@ -15,12 +16,14 @@ from siltstone.format.seal import seals_of
 from siltstone.index.table import KeyTypes, Reader
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard.group import ShardGroup
+from siltstone.shard import opening
 from siltstone.shard.opening import OpenOptions, open_shards
 from siltstone.volume.ports import Ports
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Self
 
     from siltstone.format.superblock import Superblock
 
@@ -57,6 +60,34 @@ def contents(history: Sequence[bytes]) -> dict[bytes, bytes]:
                 found[entry[2:34]] = entry[2:]
             at += len(entry)
     return found
+
+
+class OneAfterAnother:
+    """Stands in for the thread pool of an opening: the same order every time, so that a failure can be repeated."""
+
+    def __init__(self, threads: int) -> None:
+        assert threads == 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return
+
+    @staticmethod
+    def map(act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        return map(act, items)
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Open shards in this thread."""
+    usual = opening.ThreadPoolExecutor
+    opening.ThreadPoolExecutor = OneAfterAnother  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        opening.ThreadPoolExecutor = usual  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +142,8 @@ class StoreLife:
         self.volume = Volume.open(self.medium, ports=self.ports)
         clean = self.volume.superblock.clean
         self.volume.begin_epoch()
-        shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
+        with without_threads():
+            shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
         self.group = ShardGroup(self.volume, shards, recoveries)
         for number in range(len(self.given)):
             count = self._check(number)

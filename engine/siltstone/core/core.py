@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from siltstone.core.consuming import Consumers
 from siltstone.core.media import open_volume, recorded
-from siltstone.errors import PluginError, ReadOnlyError, VersionError
+from siltstone.errors import ClosedError, PluginError, ReadOnlyError, VersionError
 from siltstone.index.table import KeyTypes, Reader, Router
 from siltstone.plugin.host import PluginHost
 from siltstone.shard.group import ShardGroup
@@ -84,12 +84,13 @@ class Core:
             self.recoveries = tuple(recoveries)
             self.stores = [shard.store for shard in shards]
             self.group = ShardGroup(self.volume, shards, recoveries, self._wake.set)
+        self._reader: Reader | None = Reader([store.index for store in self.stores])
+        self.router = Router(self.types, superblock.uuid, superblock.shards)
+        if self.group is not None:
             self._keeper = threading.Thread(
                 target=self._keep_house, name="siltstone-housekeeper", daemon=True
             )
             self._keeper.start()
-        self.reader = Reader([store.index for store in self.stores])
-        self.router = Router(self.types, superblock.uuid, superblock.shards)
 
     # ---- entry types
 
@@ -128,6 +129,14 @@ class Core:
 
     # ---- life
 
+    @property
+    def reader(self) -> Reader:
+        """Looks up keys; a lookup that runs while the core closes finishes on what it holds."""
+        reader = self._reader
+        if reader is None:
+            raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
+        return reader
+
     def writable(self) -> ShardGroup:
         """The shards, or ReadOnlyError."""
         if self.group is None:
@@ -154,7 +163,7 @@ class Core:
             if self.group is not None:
                 self.group.close()
         finally:
-            self.volume.close()
+            self._release()
 
     def abandon(self) -> None:
         """Give the volume up without a flush or a mark, as if the process had died. For tests."""
@@ -162,4 +171,12 @@ class Core:
         self._wake.set()
         if self._keeper is not None:
             self._keeper.join()
+        self._release()
+
+    def _release(self) -> None:
+        """Give up the volume, and with the last lookup that runs the maps of its journals."""
         self.volume.close()
+        self._reader = None
+        self.stores = []
+        if self.group is not None:
+            self.group.shards = {}

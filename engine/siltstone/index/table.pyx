@@ -18,12 +18,16 @@ from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
-from siltstone.errors import EntryError
+from siltstone.errors import EntryError, MediumError
 
 cdef extern from "index/siphash.h" nogil:
     uint64_t sip_load(const uint8_t *at)
     uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size)
     uint64_t siphash24(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size)
+
+cdef extern from "index/guard.h" nogil:
+    int guard_install()
+    int guarded(void (*call)(void *) noexcept nogil, void *argument)
 
 cdef extern from "sys/mman.h" nogil:
     int madvise(void *where, size_t length, int advice)
@@ -479,6 +483,165 @@ cdef int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uin
     return done
 
 
+cdef struct Query:
+    Table **tables
+    uint32_t shards
+    int kind
+    const uint8_t *keys
+    int key_size
+    Py_ssize_t count
+    uint8_t *flags
+    uint8_t *rows
+    int payload_size
+    uint8_t *entry
+
+
+cdef bint quick(Table *table, uint64_t hashed, uint64_t slot, int kind, const uint8_t *key, int size, uint8_t *out,
+                int payload_size) noexcept nogil:
+    """Whether the entry that a slot named a moment ago is the key's; its payload in `out` then."""
+    cdef Journal *journal = &table.journals[(slot & PLACES) >> OFFSET_BITS]
+    cdef const uint8_t *base = table.bases[(slot & PLACES) >> OFFSET_BITS]
+    cdef uint64_t offset = slot & OFFSETS
+    cdef uint64_t seen = load_acquire(&journal.sequence)
+    cdef const uint8_t *at
+    if base == NULL or seen & 1 or (
+            journal.tail_kind != TAIL_IN_LOG and (offset >> 12) == <uint64_t>journal.tail_index + SLOT_CLUSTERS):
+        return False
+    at = base + offset
+    if at[0] != payload_size + 2 or (offset & (CLUSTER - 1)) + at[0] > CLUSTER or not same_key(table, at, kind, key, size):
+        return False
+    memcpy(out, at + 2, payload_size)
+    return unchanged(&journal.sequence, seen)
+
+
+cdef void get_chunk(Query *query) noexcept nogil:
+    """Look up at most CHUNK keys in three passes, so that each waits for memory once for all of them."""
+    cdef uint64_t hashes[CHUNK]
+    cdef uint64_t slots_found[CHUNK]
+    cdef uint64_t sequences[CHUNK]
+    cdef uint8_t entry[256]
+    cdef Table *tables[CHUNK]
+    cdef Table *table
+    cdef Segment *segment
+    cdef uint64_t *one
+    cdef uint64_t *two
+    cdef uint64_t *slots_one[CHUNK]
+    cdef uint64_t *slots_two[CHUNK]
+    cdef uint64_t number, first, second, slot, fingerprint, place
+    cdef Py_ssize_t i
+    cdef int lane
+    cdef uint64_t k0 = query.tables[0].k0, k1 = query.tables[0].k1
+    cdef int size = query.key_size
+    for i in range(query.count):
+        hashes[i] = key_hash(k0, k1, query.kind, query.keys + i * size, size)
+        table = tables[i] = query.tables[shard_of(hashes[i], query.shards)]
+        number = segment_of(table, hashes[i])
+        segment = &table.segments[number]
+        sequences[i] = load_acquire(&segment.sequence)
+        buckets_of(hashes[i] & FINGERPRINTS, segment.buckets, &first, &second)
+        slots_one[i] = bucket(table, number, segment.window & 1, first)
+        slots_two[i] = bucket(table, number, segment.window & 1, second)
+        prefetch(slots_one[i])
+        prefetch(slots_two[i])
+    for i in range(query.count):
+        one, two = slots_one[i], slots_two[i]
+        fingerprint = hashes[i] & FINGERPRINTS
+        slots_found[i] = 0
+        for lane in range(BUCKET):
+            slot = load_relaxed(&one[lane])
+            if slot >> PLACE_BITS == fingerprint and slot:
+                slots_found[i] = slot
+            slot = load_relaxed(&two[lane])
+            if slot >> PLACE_BITS == fingerprint and slot:
+                slots_found[i] = slot
+        if slots_found[i]:
+            place = slots_found[i] & PLACES
+            if tables[i].bases[place >> OFFSET_BITS] != NULL:
+                prefetch(tables[i].bases[place >> OFFSET_BITS] + (place & OFFSETS))
+                prefetch(tables[i].bases[place >> OFFSET_BITS] + (place & OFFSETS) + 49)
+    for i in range(query.count):
+        table = tables[i]
+        query.flags[i] = 0
+        if slots_found[i] == 0:
+            # Nothing bears the fingerprint, and no move or growth went on meanwhile: it is not there.
+            if not sequences[i] & 1 and unchanged(&table.segments[segment_of(table, hashes[i])].sequence, sequences[i]):
+                memset(query.rows + i * query.payload_size, 0, query.payload_size)
+                continue
+        elif quick(table, hashes[i], slots_found[i], query.kind, query.keys + i * size, size,
+                   query.rows + i * query.payload_size, query.payload_size):
+            query.flags[i] = 1
+            continue
+        if (lookup(table, hashes[i], query.kind, query.keys + i * size, size, entry) == PRESENT
+                and entry[0] - 2 == query.payload_size):
+            memcpy(query.rows + i * query.payload_size, entry + 2, query.payload_size)
+            query.flags[i] = 1
+        else:
+            memset(query.rows + i * query.payload_size, 0, query.payload_size)
+
+
+cdef struct Run:
+    Table *table
+    const uint8_t *stream
+    Py_ssize_t size
+    uint64_t *positions
+    uint64_t place
+    bint shared
+    int64_t others
+    int64_t done
+
+
+cdef void apply_guarded(void *argument) noexcept nogil:
+    cdef Run *run = <Run *>argument
+    run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.others)
+
+
+cdef void get_guarded(void *argument) noexcept nogil:
+    cdef Query *query = <Query *>argument
+    cdef Table *table = query.tables[0]
+    cdef uint64_t hashed = key_hash(table.k0, table.k1, query.kind, query.keys, query.key_size)
+    table = query.tables[shard_of(hashed, query.shards)]
+    query.count = lookup(table, hashed, query.kind, query.keys, query.key_size, query.entry) == PRESENT
+
+
+cdef void get_many_guarded(void *argument) noexcept nogil:
+    cdef Query *query = <Query *>argument
+    cdef Query part = query[0]
+    cdef Py_ssize_t start = 0
+    while start < query.count:
+        part.count = query.count - start if query.count - start < CHUNK else CHUNK
+        part.keys = query.keys + start * query.key_size
+        part.flags = query.flags + start
+        part.rows = query.rows + start * query.payload_size
+        get_chunk(&part)
+        start += part.count
+
+
+cdef struct Contains:
+    Table *table
+    int kind
+    const uint8_t *keys
+    int key_size
+    Py_ssize_t count
+    uint8_t *flags
+
+
+cdef void contains_guarded(void *argument) noexcept nogil:
+    cdef Contains *query = <Contains *>argument
+    cdef const uint8_t *key
+    cdef uint64_t hashed
+    cdef Py_ssize_t i
+    for i in range(query.count):
+        key = query.keys + i * query.key_size
+        hashed = key_hash(query.table.k0, query.table.k1, query.kind, key, query.key_size)
+        query.flags[i] = find_slot(query.table, hashed, query.kind, key, query.key_size) != NULL
+
+
+cdef object unreadable(str while_doing):
+    return MediumError(
+        f"a mapped page could not be read while {while_doing}: the medium fails, or the file was cut short",
+        operation="read")
+
+
 cdef class KeyTypes:
     """Which entry types have a key, and where in their payload.
 
@@ -529,6 +692,8 @@ cdef class LogIndex:
             raise ValueError(f"a window of {window_bytes} bytes: must be whole pages")
         if secret.shape[0] != 16:
             raise ValueError(f"a secret of {secret.shape[0]} bytes: must be 16")
+        if guard_install():
+            raise OSError("SIGBUS cannot be handled")
         self.memory = memory
         self.bytes_view = memory
         if self.bytes_view.shape[0] < layout_bytes(segments, window_bytes):
@@ -629,58 +794,69 @@ cdef class LogIndex:
         The entries must be readable there already. The last of equal keys wins. Returns the number of entries
         that have no key here. MemoryError where a segment would outgrow its window.
         """
-        cdef int64_t others = 0, done = 0
-        cdef Py_ssize_t size = stream.shape[0]
+        cdef Run run
+        cdef int failed
         self.check_journal(journal)
-        if size == 0:
+        if stream.shape[0] == 0:
             return 0
+        run.table, run.shared, run.others = &self.table, self.shared, 0
+        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
+        run.place = <uint64_t>journal << OFFSET_BITS
         with nogil:
-            done = apply_run(&self.table, &stream[0], size, &positions[0], <uint64_t>journal << OFFSET_BITS, self.shared, &others)
-        if done < 0:
+            failed = guarded(apply_guarded, &run)
+        if failed:
+            raise unreadable("indexing")
+        if run.done < 0:
             raise MemoryError("a segment of the index outgrew its window")
-        return others
+        return run.others
 
     def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index, Py_ssize_t last_used):
         """Put and delete what whole, verified clusters say, from log cluster `first_index` on.
 
         Of the last cluster only the first `last_used` bytes count. Returns (entries, entries without a key here).
         """
-        cdef Py_ssize_t count = clusters.shape[0] // CLUSTER, i, used
-        cdef int64_t others = 0, done = 0, run
+        cdef Py_ssize_t count = clusters.shape[0] // CLUSTER, i
+        cdef int64_t entries = 0
+        cdef int failed = 0
         cdef const uint8_t *cluster
-        cdef uint64_t place
+        cdef Run run
         self.check_journal(journal)
         if clusters.shape[0] % CLUSTER:
             raise ValueError(f"{clusters.shape[0]} bytes are not whole clusters")
+        run.table, run.shared, run.others, run.done = &self.table, self.shared, 0, 0
+        run.positions = NULL
         with nogil:
             for i in range(count):
                 cluster = &clusters[0] + i * CLUSTER
-                used = cluster[4072] << 8 | cluster[4073]
-                if i == count - 1 and last_used < used:
-                    used = last_used
-                place = <uint64_t>journal << OFFSET_BITS | (<uint64_t>first_index + i + SLOT_CLUSTERS) * CLUSTER
-                run = apply_run(&self.table, cluster, used, NULL, place, self.shared, &others)
-                if run < 0:
-                    done = -1
+                run.stream = cluster
+                run.size = cluster[4072] << 8 | cluster[4073]
+                if i == count - 1 and last_used < run.size:
+                    run.size = last_used
+                run.place = <uint64_t>journal << OFFSET_BITS | (<uint64_t>first_index + i + SLOT_CLUSTERS) * CLUSTER
+                failed = guarded(apply_guarded, &run)
+                if failed or run.done < 0:
                     break
-                done += run
-        if done < 0:
+                entries += run.done
+        if failed:
+            raise unreadable("replaying")
+        if run.done < 0:
             raise MemoryError("a segment of the index outgrew its window")
-        return done, others
+        return entries, run.others
 
     def contains_many(self, int kind, const uint8_t[:, ::1] keys not None):
         """Which of the (n, key size) keys are here, as (n,) bool."""
         found = np.zeros(keys.shape[0], np.uint8)
         cdef uint8_t[::1] flags = found
-        cdef Py_ssize_t i
-        cdef int size = <int>keys.shape[1]
-        cdef uint64_t hashed
+        cdef Contains query
+        cdef int failed
         check_key(self.types, kind, keys.shape[1])
         if keys.shape[0]:
+            query.table, query.kind, query.count = &self.table, kind, keys.shape[0]
+            query.keys, query.key_size, query.flags = &keys[0, 0], <int>keys.shape[1], &flags[0]
             with nogil:
-                for i in range(keys.shape[0]):
-                    hashed = key_hash(self.table.k0, self.table.k1, kind, &keys[i, 0], size)
-                    flags[i] = find_slot(&self.table, hashed, kind, &keys[i, 0], size) != NULL
+                failed = guarded(contains_guarded, &query)
+            if failed:
+                raise unreadable("looking up keys")
         return found.view(bool)
 
 
@@ -799,14 +975,16 @@ cdef class Reader:
     def get(self, int kind, const uint8_t[::1] key not None):
         """The payload that was last put under a key, or None."""
         cdef uint8_t entry[256]
-        cdef uint64_t hashed
-        cdef Found found
-        cdef int size = <int>key.shape[0]
+        cdef Query query
+        cdef int failed
         check_key(self.types, kind, key.shape[0])
+        query.tables, query.shards, query.kind, query.entry = self.tables, self.shards, kind, entry
+        query.keys, query.key_size = &key[0], <int>key.shape[0]
         with nogil:
-            hashed = key_hash(self.k0, self.k1, kind, &key[0], size)
-            found = lookup(self.tables[shard_of(hashed, self.shards)], hashed, kind, &key[0], size, entry)
-        if found != PRESENT:
+            failed = guarded(get_guarded, &query)
+        if failed:
+            raise unreadable("looking up a key")
+        if not query.count:
             return None
         return PyBytes_FromStringAndSize(<const char *>entry + 2, entry[0] - 2)
 
@@ -815,60 +993,22 @@ cdef class Reader:
 
         Returns (found, payloads): (n,) bool and (n, payload_size) uint8, rows of zeros where nothing is found.
         """
-        cdef Py_ssize_t n = keys.shape[0], start, count
+        cdef Py_ssize_t n = keys.shape[0]
+        cdef Query query
+        cdef int failed
         check_key(self.types, kind, keys.shape[1])
+        if not 0 < payload_size <= ENTRY_MAX - 2:
+            raise ValueError(f"payloads of {payload_size} bytes")
         found = np.empty(n, np.uint8)
         payloads = np.empty((n, payload_size), np.uint8)
         cdef uint8_t[::1] flags = found
         cdef uint8_t[:, ::1] rows = payloads
-        if n and payload_size:
+        if n:
+            query.tables, query.shards, query.kind, query.count = self.tables, self.shards, kind, n
+            query.keys, query.key_size = &keys[0, 0], <int>keys.shape[1]
+            query.flags, query.rows, query.payload_size = &flags[0], &rows[0, 0], <int>payload_size
             with nogil:
-                start = 0
-                while start < n:
-                    count = n - start if n - start < CHUNK else CHUNK
-                    self.chunk(kind, &keys[start, 0], <int>keys.shape[1], count, &flags[start], &rows[start, 0], <int>payload_size)
-                    start += count
+                failed = guarded(get_many_guarded, &query)
+            if failed:
+                raise unreadable("looking up keys")
         return found.view(bool), payloads
-
-    cdef void chunk(self, int kind, const uint8_t *keys, int size, Py_ssize_t count, uint8_t *flags, uint8_t *rows,
-                    int payload_size) noexcept nogil:
-        cdef uint64_t hashes[CHUNK]
-        cdef uint8_t entry[256]
-        cdef Table *tables[CHUNK]
-        cdef Table *table
-        cdef Segment *segment
-        cdef uint64_t *slots
-        cdef uint64_t number, first, second, slot, fingerprint, place
-        cdef Py_ssize_t i
-        cdef int which, lane
-        for i in range(count):
-            hashes[i] = key_hash(self.k0, self.k1, kind, keys + i * size, size)
-            table = tables[i] = self.tables[shard_of(hashes[i], self.shards)]
-            number = segment_of(table, hashes[i])
-            segment = &table.segments[number]
-            buckets_of(hashes[i] & FINGERPRINTS, segment.buckets, &first, &second)
-            prefetch(bucket(table, number, segment.window & 1, first))
-            prefetch(bucket(table, number, segment.window & 1, second))
-        # Bring in the entries that the slots name; a slot that moves meanwhile only costs the wait.
-        for i in range(count):
-            table = tables[i]
-            number = segment_of(table, hashes[i])
-            segment = &table.segments[number]
-            fingerprint = hashes[i] & FINGERPRINTS
-            buckets_of(fingerprint, segment.buckets, &first, &second)
-            for which in range(2):
-                slots = bucket(table, number, segment.window & 1, second if which else first)
-                for lane in range(BUCKET):
-                    slot = load_relaxed(&slots[lane])
-                    if slot and slot >> PLACE_BITS == fingerprint:
-                        place = slot & PLACES
-                        if table.bases[place >> OFFSET_BITS] != NULL:
-                            prefetch(table.bases[place >> OFFSET_BITS] + (place & OFFSETS))
-                            prefetch(table.bases[place >> OFFSET_BITS] + (place & OFFSETS) + 49)
-        for i in range(count):
-            flags[i] = lookup(tables[i], hashes[i], kind, keys + i * size, size, entry) == PRESENT
-            if flags[i] and entry[0] - 2 == payload_size:
-                memcpy(rows + i * payload_size, entry + 2, payload_size)
-            else:
-                flags[i] = 0
-                memset(rows + i * payload_size, 0, payload_size)

@@ -74,7 +74,7 @@ def recover(
         raise unreadable
     if found < durable:
         # The cluster that is missing: the next of the log, or the tail that only a slot can hold.
-        raise reader.damage(count, slot=_slot_missing(slots, count, durable))
+        raise reader.damage(count, slot=_slot_missing(slots, count, durable, extent.end))
     if clean and (extent.end is None or found != extent.end.position):
         raise DamageError(
             f"{backend.url}: journal {extent.id} was closed cleanly at {extent.end and tuple(extent.end.position)},"
@@ -163,12 +163,16 @@ def _durable_behind(reader: LogReader, count: int, unreadable_is_torn: bool) -> 
     return durable
 
 
-def _slot_missing(slots: list[TailCopy], count: int, durable: Position) -> int | None:
+def _slot_missing(slots: list[TailCopy], count: int, durable: Position, end: End | None) -> int | None:
     """The slot that should hold the durable tail, where it is the tail that is missing and not a log cluster."""
     if durable.cluster > count:
         return None
-    whole = {copy.slot for copy in slots}
-    return next((number for number in (0, 1) if number not in whole), 0)
+    if end is not None and end.position == durable:
+        return end.slot
+    if len(slots) == 2:
+        # Both are whole, so a write was lost: the last one went to the slot that now holds the older copy.
+        return min(slots, key=lambda copy: copy.age).slot
+    return 1 - slots[0].slot
 
 
 def _last_boundary(reader: LogReader, count: int, tail: TailCopy | None) -> End:

@@ -1,0 +1,285 @@
+"""Transfers that fail: nothing more is acknowledged where something may be lost, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import numpy as np
+import pytest
+from store_faults import Faults, at_call, failing
+from store_media import Medium, open_settled
+from store_model import History, random_operation, seen_in, shards_of_keys
+from store_records import assert_holds, digest, hashes, info, rows
+from store_shadow import FAILURES, Shadow
+
+import siltstone
+from siltstone.errors import DiskFullError, MediumError, PoisonedError, SiltstoneError
+
+SMALL = {"erase_block": 64 * 1024}
+MIB = 1 << 20
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def store(path, faults):
+    """A store of two shards on a faulty medium; the test ends its life."""
+    opened = siltstone.open(f"faulty:{path}", shards=2, plugins=faults.host(), **SMALL)
+    yield opened
+    with contextlib.suppress(SiltstoneError):
+        opened.close()
+
+
+def of_shard(store, shard, count, start=0):
+    """The first `count` numbers from `start` on whose records go to this shard."""
+    numbers = np.arange(start, start + 64 * count)
+    mine = store._core.router.shards_of(store._default.id, hashes(numbers)) == shard
+    return numbers[mine][:count]
+
+
+def journal_only(hook):
+    """Let a hook see writes to extents alone, not to superblock slots."""
+    return lambda inner, offset, data: hook(inner, offset, data) if offset >= MIB else None
+
+
+# ---- one failure, step by step
+
+
+def test_a_flush_that_fails_once_acknowledges_nothing_any_more(path, store, faults):
+    store.put_many(*rows(range(100)))
+    store.flush()
+    store.put_many(*rows(range(100, 200)))
+    faults.flush = at_call(1, failing("flush"))
+    with pytest.raises(MediumError, match="flush"):
+        store.flush()
+    # From here on the medium says that all is well.
+    flushes = len([1 for what, *_ in faults.log if what == "flush"])
+    for _attempt in range(3):
+        with pytest.raises(PoisonedError) as caught:
+            store.flush()
+        assert "EIO" in caught.value.cause
+    assert len([1 for what, *_ in faults.log if what == "flush"]) == flushes, "a flush that failed is not retried"
+    for call in (
+        lambda: store.put(info(300)),
+        lambda: store.put_many(*rows(range(300, 400))),
+        lambda: store.delete_many(hashes(range(50))),
+    ):
+        with pytest.raises(PoisonedError):
+            call()
+    # Reads go on, and show what was there.
+    assert_holds(store, range(200))
+    with pytest.raises(PoisonedError):
+        store.close()
+    with siltstone.open(path) as reopened:
+        assert not reopened.info().clean
+        assert_holds(reopened, range(100))
+        assert len(reopened) in range(100, 201)
+        reopened.put(info(300))
+        reopened.flush()
+
+
+def test_shards_that_had_nothing_to_lose_go_on(path, store, faults):
+    first, second = of_shard(store, 0, 100), of_shard(store, 1, 100)
+    store.put_many(*rows(first[:50]))
+    store.put_many(*rows(second[:50]))
+    store.flush()
+    store.put_many(*rows(first[50:]))
+    faults.flush = at_call(1, failing("flush"))
+    with pytest.raises(MediumError):
+        store.flush()
+    with pytest.raises(PoisonedError):
+        store.put_many(*rows(first[:1]))
+    store.put_many(*rows(second[50:]))
+    # It cannot vouch for all; what it can flush, it does.
+    with pytest.raises(PoisonedError):
+        store.flush()
+    assert_holds(store, [*first, *second])
+    store._core.abandon()
+    with siltstone.open(path) as reopened:
+        assert_holds(reopened, [*first[:50], *second])
+
+
+@pytest.mark.parametrize("at", ["put", "flush"])
+def test_a_write_that_fails_once_acknowledges_nothing_any_more(path, store, faults, at):
+    mine = of_shard(store, 0, 3000)
+    store.put_many(*rows(mine[:100]))
+    store.flush()
+    if at == "flush":
+        store.put_many(*rows(mine[100:103]))
+    faults.write = journal_only(at_call(1, failing("write")))
+    with pytest.raises(MediumError, match="write"):
+        store.put_many(*rows(mine[100:1500])) if at == "put" else store.flush()
+    faults.write = Faults().write
+    with pytest.raises(PoisonedError):
+        store.put_many(*rows(mine[1500:]))
+    with pytest.raises(PoisonedError):
+        store.flush()
+    assert_holds(store, mine[:100])
+    with pytest.raises(PoisonedError):
+        store.close()
+    with siltstone.open(path) as reopened:
+        assert_holds(reopened, mine[:100])
+        if at == "put":
+            assert len(reopened) == 100
+
+
+def test_a_batch_given_up_for_lack_of_space_is_nowhere_and_the_store_closes_cleanly(path, store, faults):
+    mine = of_shard(store, 0, 1500)
+    store.put_many(*rows(mine[:150]))
+
+    def half_full(inner, offset, data):
+        inner.write(offset, memoryview(data)[: len(memoryview(data)) // 2 // 4096 * 4096])
+        raise DiskFullError("faulty: no space", url="faulty", operation="write", needed=1)
+
+    faults.write = journal_only(at_call(1, half_full))
+    with pytest.raises(DiskFullError):
+        store.put_many(*rows(mine[150:]))
+    assert len(store) == 150
+    store.close()
+    for _opening in range(2):
+        with siltstone.open(path) as reopened:
+            assert reopened.info().clean
+            assert len(reopened) == 150
+            assert_holds(reopened, mine[:150])
+
+
+def test_after_a_batch_given_up_the_next_one_goes_to_the_next_journal(path, store, faults):
+    mine = of_shard(store, 0, 3000)
+    store.put_many(*rows(mine[:150]))
+
+    def half_full(inner, offset, data):
+        inner.write(offset, memoryview(data)[: len(memoryview(data)) // 2 // 4096 * 4096])
+        raise DiskFullError("faulty: no space", url="faulty", operation="write", needed=1)
+
+    faults.write = journal_only(at_call(1, half_full))
+    with pytest.raises(DiskFullError):
+        store.put_many(*rows(mine[150:1500]))
+    store.put_many(*rows(mine[1500:], 1))
+    store.flush()
+    assert len(store) == 1650
+    store._core.abandon()
+    with siltstone.open(path) as reopened:
+        assert len(reopened) == 1650
+        assert_holds(reopened, mine[:150])
+        assert_holds(reopened, mine[1500:], 1)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_medium_that_cannot_be_mapped_serves_as_well(path, faults, mapped):
+    faults.mapped = mapped
+    for life in range(3):
+        with siltstone.open(f"faulty:{path}", shards=2, plugins=faults.host(), **SMALL) as store:
+            if life:
+                assert_holds(store, range(5000), life - 1)
+            for start in range(0, 5000, 500):
+                store.put_many(*rows(range(start, start + 500), life))
+            assert_holds(store, range(5000), life)
+            assert store.delete(digest(1))
+            store.put(info(1, life))
+
+
+# ---- every transfer of a life fails once
+
+
+def one_life(path, host, history, shards):
+    """Calls on a store, some of which may fail; the history knows what was acknowledged."""
+    store = open_settled(Medium(f"faulty:{path}"), host, shards=shards)
+    chance = np.random.default_rng(11)
+    for number in range(1, 22):
+        operation = random_operation(chance, number, rows_max=2500)
+        history.pending.append(operation)
+        with contextlib.suppress(SiltstoneError):
+            operation.run(store)
+        if number % 3 == 0:
+            with contextlib.suppress(SiltstoneError):
+                store.flush()
+                history.settle()
+        if number % 7 == 0:
+            with contextlib.suppress(SiltstoneError):
+                store._core.group.tick()
+    return store
+
+
+def count_transfers(path, shards):
+    """How many transfers a life has, without those of its making."""
+    shadow = Shadow(path)
+    one_life(path, shadow.host(), History(), shards)._core.abandon()
+    return shadow.transfers
+
+
+class Unacknowledged(History):
+    """A history in which an operation may have failed: its batches are there or not, whatever came after."""
+
+    def _check_shard(self, seen, mine, shard):
+        # All that any operation, or none of them, could have left under each key.
+        allowed = [self.base, *(self._after(operation) for operation in self.pending)]
+        legal = np.any([state == seen for state in allowed], axis=0)
+        wrong = np.flatnonzero(~legal & mine)
+        assert not len(wrong), f"shard {shard}: {len(wrong)} keys show what nobody put there, first {wrong[:3]}"
+        for operation in self.pending:
+            self._check_whole(operation, seen, mine, shard)
+
+    def _after(self, operation):
+        state = self.base.copy()
+        operation.change(state)
+        return state
+
+    def _check_whole(self, operation, seen, mine, shard):
+        """A batch is there whole, but for keys that a later one changed too."""
+        state = np.zeros_like(self.base)
+        operation.change(state)
+        later = np.zeros(len(mine), bool)
+        behind = False
+        for other in self.pending:
+            if behind:
+                later[other.keys] = True
+            behind = behind or other is operation
+        put = np.flatnonzero((state != 0) & mine & ~later)
+        there = (seen[put] == state[put]).sum()
+        assert there in (0, len(put)), f"shard {shard}: {there} of the {len(put)} rows of one batch are there"
+
+
+@pytest.mark.parametrize("sticky", [True, False], ids=["every later flush fails", "later flushes succeed"])
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_whatever_transfer_fails_what_was_acknowledged_is_there(
+    tmp_path, host, shards, failure, sticky, full_battery
+):
+    fresh = tmp_path / "fresh.silt"
+    siltstone.create(fresh, shards=shards, **SMALL)
+    open_settled(Medium(str(fresh)), host).close()
+    contents = fresh.read_bytes()
+    path = tmp_path / "store.silt"
+    path.write_bytes(contents)
+    transfers = count_transfers(path, shards)
+    assert transfers > 80
+    step = 1 if full_battery else 5
+    for fail_at in range(1 + FAILURES.index(failure) % step, transfers + 1, step):
+        for ending in ("close", "power cut"):
+            path.write_bytes(contents)
+            chance = random.Random(fail_at)
+            shadow = Shadow(path, fail_at, failure, sticky=sticky)
+            history = Unacknowledged()
+            store = None
+            with contextlib.suppress(SiltstoneError):
+                store = one_life(path, shadow.host(), history, shards)
+            assert shadow.failed
+            clean = False
+            if store is not None and ending == "close":
+                with contextlib.suppress(SiltstoneError):
+                    store.close()
+                    clean = True
+            elif store is not None:
+                store._core.abandon()
+            store = None
+            shadow.cut_power(chance)
+            try:
+                with siltstone.open(path, plugins=host) as reopened:
+                    assert reopened.info().clean or not clean
+                    history.settle_as(seen_in(reopened), shards_of_keys(reopened))
+            except (SiltstoneError, AssertionError) as error:
+                raise AssertionError(f"transfer {fail_at} of {transfers}, {ending}: {error}") from error
