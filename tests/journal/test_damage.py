@@ -300,3 +300,15 @@ def test_what_is_cut_is_said():
     assert found.end == (2, 78 * 50, None, 5)
     assert (found.cut_clusters, found.cut_bytes, found.cut_entries) == (1, 150, 3)
     assert found.reason
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_copy_that_is_whole_is_named_as_the_end(clean):
+    # Appending goes on beside the copy that is named: were it the damaged one, the whole one would be overwritten.
+    image = written()
+    image.flush(note=True)
+    damaged = image.end.slot
+    extent = replace(image.extent, end=image.end)
+    image.medium.data[extent.offset + damaged * CLUSTER] ^= 1
+    found = recover(image.medium, UUID, extent, clean=clean)
+    assert found.end == image.end._replace(slot=1 - damaged)

@@ -150,7 +150,7 @@ class Reader:
                 reason = f"{error.strerror}, at offset {offset}"
                 self._tell(Unreadable(printable(source.name), reason))
                 return
-            end = offset + got == source.size
+            end = got < wanted or offset + got == source.size
             taken = self._add_blocks(slot, self._cutter.cut(data[:got], end=end), offset)
             offset += taken
             if got < wanted and taken == got:

@@ -179,4 +179,4 @@ class Core:
         self._reader = None
         self.stores = []
         if self.group is not None:
-            self.group.shards = {}
+            self.group.release()

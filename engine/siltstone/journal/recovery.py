@@ -84,7 +84,8 @@ def recover(
             offset=reader.offset_of(found.cluster),
         )
     end = _last_boundary(reader, count, tail)
-    if extent.end is not None and end.position <= extent.end.position:
+    # Where both name one place, the slot found here is known to be whole, that of the superblock is not.
+    if extent.end is not None and end.position < extent.end.position:
         end = extent.end
     return _report(reader, end, durable, found, tail, torn=any(copy.seal.index > count for copy in slots))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
-from siltstone.format.superblock import ACTIVE
+from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.shard import Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ class ShardGroup:
                     if journal is not None:
                         extent = superblock.extent(journal.extent.id)
                         assert extent.state == ACTIVE
-                        changed.append(replace(extent, end=journal.end))
+                        # Behind the end of one that a batch was given up in lies what was written of that batch.
+                        state = CLOSED if journal.given_up else ACTIVE
+                        changed.append(replace(extent, state=state, end=journal.end))
                 return replace(superblock, clean=True).with_extents(*changed)
 
             self.volume.publish(ended)
