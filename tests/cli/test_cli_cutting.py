@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from siltstone.cli.cutting import CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ContentCutter, Cutter, FixedCutter
@@ -62,10 +62,14 @@ def test_cuts_do_not_depend_on_the_pieces_that_were_read(
     assert cut_in_pieces(cutter, data, pieces) == cutter.cut(memoryview(data), end=True)
 
 
-@given(CUTTERS, contents())
-def test_without_the_end_only_what_is_certain_is_cut(cutter: Cutter, data: bytes) -> None:
-    certain = cutter.cut(memoryview(data), end=False)
-    assert len(data) - sum(certain) < cutter.size_max
+@given(CUTTERS, contents(), st.integers(0, 400_000))
+@example(CONTENT, bytes(200_000), 40_000)
+@example(CONTENT, bytes(200_000), CHUNK_SIZE_MAX + 40_000)
+@example(FIXED, bytes(2000), 700)
+def test_without_the_end_only_what_is_certain_is_cut(cutter: Cutter, data: bytes, size: int) -> None:
+    begin = memoryview(data)[:size]
+    certain = cutter.cut(begin, end=False)
+    assert len(begin) - sum(certain) < cutter.size_max
     assert cutter.cut(memoryview(data), end=True)[: len(certain)] == certain
 
 

@@ -59,7 +59,7 @@ class ShardGroup:
         for stream, _records in streams.values():
             check_batch(stream)
         for number, (stream, records) in streams.items():
-            shard = self.shards[number]
+            shard = self._shard(number)
             while True:
                 try:
                     shard.append(stream, records)
@@ -71,7 +71,7 @@ class ShardGroup:
 
     def delete(self, number: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
-        shard = self.shards[number]
+        shard = self._shard(number)
         stream = delete_stream(kind, keys)
         check_batch(stream)
         while True:
@@ -79,6 +79,14 @@ class ShardGroup:
                 return shard.delete(kind, keys)
             except JournalFullError:
                 self._roll(shard, stream)
+
+    def _shard(self, number: int) -> Shard:
+        self._check_open()
+        return self.shards[number]
+
+    def _check_open(self) -> None:
+        if not self.shards:
+            raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
     def _roll(self, shard: Shard, stream: NDArray[np.uint8]) -> None:
         with self._flush_lock:
@@ -94,6 +102,7 @@ class ShardGroup:
         """
         errors: list[SiltstoneError] = []
         with self._flush_lock:
+            self._check_open()
             begun = []
             for shard in self.shards.values() if only is None else only:
                 try:
@@ -158,3 +167,7 @@ class ShardGroup:
                 return replace(superblock, clean=True).with_extents(*changed)
 
             self.volume.publish(ended)
+
+    def release(self) -> None:
+        """Let go of the shards; whoever still calls gets ClosedError."""
+        self.shards = {}

@@ -313,6 +313,8 @@ def _replay_all(volume: Volume, plans: list[_Plan], options: OpenOptions) -> lis
         for extent in superblock.journals(plan.number):
             fresh = plan.fresh is not None and extent.id == plan.fresh.extent.id
             end = plan.fresh.end if fresh and plan.fresh is not None else extent.end
+            if plan.resume and extent.state == ACTIVE and plan.recovered is not None:
+                end = plan.recovered.end
             assert end is not None
             if not fresh:
                 plan.store.add(extent)
