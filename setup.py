@@ -23,7 +23,7 @@ def kernel(name: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [kernel("format.kernels"), kernel("index.table")],
+        [kernel("format.kernels"), kernel("index.table"), kernel("volume.mapping")],
         include_path=["engine"],
         compiler_directives={
             "language_level": 3,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import MediumError
 from siltstone.format.constants import SECTOR_SIZE
 from siltstone.volume.backend import Backend
+from siltstone.volume.mapping import Mapping
 from siltstone_plugins._buffers import BOUNCE_SIZE, BouncePool, aligned, flat, is_aligned
 from siltstone_plugins._descriptors import Descriptors
 from siltstone_plugins._failures import check_range, ended_short, failed, refuse_writing
@@ -207,14 +207,14 @@ class DescriptorBackend(Backend):
     # ---- mapping
 
     def map(self, offset: int, length: int) -> memoryview | None:
-        """Map a range of the page cache; before Python 3.13 each view keeps a descriptor."""
+        """Map a range of the page cache; the view keeps no descriptor."""
         with self._descriptors:
             check_range(self.url, "map", offset, length, self._size, 1)
             check_range(self.url, "map", offset, 0, self._size, mmap.ALLOCATIONGRANULARITY)
             if length == 0:
                 return memoryview(b"")
             try:
-                return memoryview(_mapped(self._open_cached_reader(), offset, length))
+                return memoryview(Mapping(self._open_cached_reader(), offset, length))
             except OSError as error:
                 if error.errno in (errno.ENODEV, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP):
                     return None
@@ -258,9 +258,3 @@ class DescriptorBackend(Backend):
 
     def close(self) -> None:
         self._descriptors.close()
-
-
-def _mapped(descriptor: int, offset: int, length: int) -> mmap.mmap:
-    if sys.version_info >= (3, 13):
-        return mmap.mmap(descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset, trackfd=False)
-    return mmap.mmap(descriptor, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset)

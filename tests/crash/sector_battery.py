@@ -236,6 +236,11 @@ def check_superblocks(limit: int, writes: int = 3, seed: int = 0) -> int:
                     raise ViolationError(f"P1: {name}, operation {point.number}: no superblock: {error}") from error
                 if found.sequence not in (flushed, flushed + 1) or found != published[found.sequence]:
                     raise ViolationError(f"P1: {name}, operation {point.number}: {found.sequence}, not {flushed}")
+        for slot in (0, 1):
+            damaged = bytearray(medium.at_rest.durable)
+            damaged[slot * SLOT_KEPT + 700] ^= 1
+            if Volume.open(Medium(Image(damaged)), ports=PORTS).superblock != volume.superblock:
+                raise ViolationError(f"P4: {name}: one damaged slot lost a superblock")
     return states
 
 

@@ -140,8 +140,10 @@ class StoreLife:
     def open(self) -> None:
         """Open it as a new process does: what is there must be what was flushed, and a run of what came after."""
         self.volume = Volume.open(self.medium, ports=self.ports)
-        clean = self.volume.superblock.clean
+        clean, epoch = self.volume.superblock.clean, self.volume.superblock.epoch
         self.volume.begin_epoch()
+        if Volume.open(self.medium, ports=self.ports).superblock.epoch <= epoch:
+            raise ViolationError(f"P9: the epoch is still {epoch}")
         with without_threads():
             shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
         self.group = ShardGroup(self.volume, shards, recoveries)

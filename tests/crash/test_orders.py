@@ -1,0 +1,36 @@
+"""T2: every workload of up to four operations, cut off at every operation of its medium."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from order_battery import OrderBattery, workloads
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_every_short_workload(length, full_battery):
+    battery = OrderBattery(limit=60 if full_battery else 5, seed=length)
+    for workload in workloads(length):
+        battery.run(workload)
+    assert battery.states > 300
+
+
+@pytest.mark.parametrize("length", [3, 4])
+def test_longer_workloads(length, full_battery):
+    """All of them at full size, else a choice that is the same each time."""
+    chosen = list(workloads(length))
+    if not full_battery:
+        chosen = random.Random(length).sample(chosen, 60)
+    battery = OrderBattery(limit=40 if full_battery else 5, seed=length)
+    for workload in chosen:
+        battery.run(workload)
+    assert battery.states > 300
+
+
+def test_on_a_medium_that_was_full_of_something(full_battery):
+    battery = OrderBattery(limit=40 if full_battery else 4, seed=9, fill=b"\x04\x02ab")
+    chosen = list(workloads(3 if full_battery else 2))
+    for workload in random.Random(9).sample(chosen, len(chosen) if full_battery else 20):
+        battery.run(workload)
+    assert battery.states > 100
