@@ -244,15 +244,14 @@ def test_dump_of_a_sealed_journal_inside_its_volume(run: Any, store: Path) -> No
     seen: dict[str, int] = {}
     for extent in run("info", store, "--json").json["extents"]:
         if extent["kind"] == "journal":
-            # What is used: two tail slots, then the clusters that are closed, each with 81 records.
-            place = ["--offset", str(extent["offset"]), "--size", str(extent["used"])]
+            place = ["--offset", str(extent["offset"]), "--size", str(extent["length"])]
             outcome = run("journal", "dump", store, *place, "--format", "sealed", "--json")
             assert (outcome.status, outcome.err) == (0, "")
             entries = [json.loads(line) for line in outcome.out.splitlines()]
-            assert len(entries) == 81 * (extent["used"] // CLUSTER - 2)
+            # Closed clusters have 81 records each; what the last tail slot holds comes behind them.
+            assert 0 <= len(entries) - 81 * (extent["used"] // CLUSTER - 2) <= 81
             seen |= {entry["fields"]["hash"]: entry["fields"]["first_logical_sect"] for entry in entries}
-    assert len(seen) > RECORDS / 2
-    assert seen.items() <= {digest(number).hex(): number for number in range(RECORDS)}.items()
+    assert seen == {digest(number).hex(): number for number in range(RECORDS)}
 
 
 def test_dump_into_a_pipe_that_closes_is_quiet(plain: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crash_states import crash_points
@@ -92,6 +93,19 @@ class OrderBattery:
             again = reopened(durable, life.told[-1], where=f"{where}, then a power cut")
             if again.given != life.given:
                 raise ViolationError(f"P7: served {len(life.given[0])} batches, then lost some; {where}")
+            if self.chance.randrange(self.depth) == 0:
+                self._cut_opening(life, told, where)
+
+    def _cut_opening(self, life: StoreLife, told: Told, where: str) -> None:
+        """Cut power while the process after a dead one opens the store."""
+        for point in crash_points(life.medium.start, life.medium.log):
+            if point.widest:
+                # Until the first flush has returned, what the dead process wrote may still vanish.
+                known = life.told[-1] if point.number else told
+                for overlay in point.block_states(4, self.chance):
+                    self.states += 1
+                    here = f"{where}; the next opening cut at {point.number}"
+                    reopened(point.after_power_cut(overlay), replace(known, operations=0), where=here)
 
     def _live_on(self, life: StoreLife, where: str) -> None:
         """Work with a recovered store, crash again; close it, open it: the same contents."""

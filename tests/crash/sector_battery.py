@@ -170,7 +170,7 @@ def check_scenario(scenario: Scenario, limit: int, seed: int = 0, *, honest: boo
             for overlay in point.sector_states(limit, chance):
                 checker.check(point, overlay)
                 states += 1
-                if states % 8 == 0:
+                if states % 7 == 0:
                     reported += checker.check_rot(point, overlay, chance)
                     rotten += 1
     if rotten > 100 and life.journal.position.cluster > 3 and not reported:

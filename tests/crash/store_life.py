@@ -10,7 +10,7 @@ import numpy as np
 from journal_life import ViolationError
 from medium import Image, Medium
 
-from siltstone.errors import DiskFullError, SiltstoneError
+from siltstone.errors import DamageError, DiskFullError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
 from siltstone.format.seal import seals_of
 from siltstone.index.table import KeyTypes, Reader
@@ -19,6 +19,7 @@ from siltstone.shard.group import ShardGroup
 from siltstone.shard import opening
 from siltstone.shard.opening import OpenOptions, open_shards
 from siltstone.volume.ports import Ports
+from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -139,19 +140,25 @@ class StoreLife:
 
     def open(self) -> None:
         """Open it as a new process does: what is there must be what was flushed, and a run of what came after."""
-        self.volume = Volume.open(self.medium, ports=self.ports)
-        clean, epoch = self.volume.superblock.clean, self.volume.superblock.epoch
-        self.volume.begin_epoch()
-        if Volume.open(self.medium, ports=self.ports).superblock.epoch <= epoch:
-            raise ViolationError(f"P9: the epoch is still {epoch}")
-        with without_threads():
-            shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
-        self.group = ShardGroup(self.volume, shards, recoveries)
+        try:
+            self._open()
+        except DamageError as error:
+            raise ViolationError(f"P5: taken for damage: {error}") from error
         for number in range(len(self.given)):
             count = self._check(number)
             self.given[number] = self.given[number][:count]
             self.flushed[number] = count
         self._tell()
+
+    def _open(self) -> None:
+        self.volume = Volume.open(self.medium, ports=self.ports)
+        clean, epoch = self.volume.superblock.clean, self.volume.superblock.epoch
+        self.volume.begin_epoch()
+        if read_superblock(self.medium)[0].superblock.epoch <= epoch:
+            raise ViolationError(f"P9: the epoch is still {epoch}")
+        with without_threads():
+            shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
+        self.group = ShardGroup(self.volume, shards, recoveries)
 
     def _check(self, number: int) -> int:
         """Compare what one shard serves with what it was given; how many batches are there."""

@@ -98,8 +98,10 @@ LOW = "below|at"
 TABLE = [
     Row("R1", "no slot tells where the log ended",
         "none", "*", "*", "*", "*", None),
-    Row("R5", "a seal says that more was durable than there is",
-        VALID, "*", "above", "*", "*", None),
+    Row("R2a", "a slot says that more was durable than there is",
+        VALID, "complete|short", "above", "*", "*", None),
+    Row("R3", "a cluster behind the hole says that more was durable than there is",
+        VALID, "hole", "above", "*", "*", None),
 
     # -- the log is complete
     Row("R4", "the newest copy is the tail; a lower end in the superblock or none changes nothing",

@@ -657,7 +657,7 @@ cdef class KeyTypes:
             self.offset[kind] = -1
             self.size[kind] = 0
         for kind, (offset, size) in keys.items():
-            if not (0 <= offset and 0 < size and offset + size <= ENTRY_MAX - 2):
+            if not (0 <= kind <= 255 and 0 <= offset and 0 < size and offset + size <= ENTRY_MAX - 2):
                 raise ValueError(f"key {offset, size} of type {kind:#04x}")
             self.offset[kind] = offset
             self.size[kind] = size

@@ -112,7 +112,7 @@ class ShardGroup:
                     errors.append(error)
             if begun:
                 try:
-                    self.volume.flush()
+                    self.volume.flush(shared=True)
                 except SiltstoneError as error:
                     # The kernel may have dropped any write that no flush covered, whichever shard made it.
                     for shard in self.shards.values():

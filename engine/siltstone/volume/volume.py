@@ -51,8 +51,8 @@ class Volume:
     :param superblock: what its slots hold
     :param slot: which slot holds it
 
-    Threads may share it. `publish` is durable when it returns. After a superblock write that failed the
-    volume is poisoned: nothing is written to it any more.
+    Threads may share it. `publish` is durable when it returns. After a superblock write or a flush that failed
+    the volume is poisoned: no superblock is written and nothing is made durable any more.
     """
 
     def __init__(self, backend: Backend, superblock: Superblock, slot: int, ports: Ports) -> None:
@@ -172,17 +172,25 @@ class Volume:
 
     # ---- the medium
 
-    def flush(self) -> None:
+    def flush(self, *, shared: bool = False) -> None:
         """Return once all that was written before this call is durable.
 
-        One at a time: the kernel tells a failure to one caller only, so no flush may overlap another.
+        One at a time: the kernel tells a failure to one caller only, so no flush may overlap another. One that
+        fails may have lost any journal's writes, so it poisons the volume; with `shared` it does not, since
+        the caller then tells every journal that had something to lose.
         """
         with self._flush_lock:
-            self.backend.flush()
+            self._check_poison()
+            try:
+                self.backend.flush()
+            except SiltstoneError as error:
+                if not shared:
+                    self._cause = error
+                raise
 
     @property
     def poisoned(self) -> SiltstoneError | None:
-        """Why no superblock is written any more, or None."""
+        """Why nothing is made durable any more, or None."""
         return self._cause
 
     def _check_writable(self) -> None:
@@ -190,9 +198,12 @@ class Volume:
             raise ClosedError(f"{self.backend.url}: closed", what=self.backend.url)
         if self.backend.read_only:
             raise ReadOnlyError(f"{self.backend.url}: open for reading only", reason="opened read-only")
+        self._check_poison()
+
+    def _check_poison(self) -> None:
         if self._cause is not None:
             raise PoisonedError(
-                f"{self.backend.url}: an earlier superblock write failed ({self._cause}); close the store, mend the"
+                f"{self.backend.url}: an earlier write or flush failed ({self._cause}); close the store, mend the"
                 " medium, and open it again",
                 what=self.backend.url,
                 cause=str(self._cause),

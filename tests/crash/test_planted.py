@@ -1,0 +1,127 @@
+"""T21, the part of it that crashes show: each planted fault is caught by the battery named beside it."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import planted_faults as planted
+import pytest
+import sector_battery as sectors
+import test_faults_at_the_end as faults
+from order_battery import OrderBattery, workloads
+from recovery_battery import ROOMY, WORKLOADS, RecoveryBattery
+from recycle_battery import check_format, check_new_store, check_recycled
+
+from siltstone.errors import SiltstoneError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+# ---- small runs of the batteries
+
+
+def t1_singles() -> None:
+    sectors.check_scenario(sectors.singles, 100)
+
+
+def t1_notes() -> None:
+    sectors.check_scenario(sectors.notes, 100)
+
+
+def t1_batches() -> None:
+    sectors.check_scenario(sectors.far_batches, 300)
+
+
+def t1_rot() -> None:
+    sectors.check_scenario(sectors.crossing, 300)
+
+
+def t1_superblock() -> None:
+    sectors.check_superblocks(60)
+
+
+def t2_short() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=1)
+    for first in ("append", "batch", "roll"):
+        for second in ("flush", "roll", "append", "close", "kill"):
+            battery.run((first, second))
+
+
+def t2_deaths() -> None:
+    battery = OrderBattery(limit=1, depth=1, seed=1)
+    for workload in (("roll",), ("append", "roll"), ("batch", "close")):
+        battery.run(workload)
+
+
+def t2_longer() -> None:
+    battery = OrderBattery(limit=6, depth=2, seed=2)
+    for workload in random.Random(3).sample(list(workloads(4)), 15):
+        battery.run(workload)
+
+
+def t4() -> None:
+    battery = RecoveryBattery(limit=3, nested=1000)
+    for workload in WORKLOADS[:5]:
+        battery.run(workload, 1, ROOMY)
+
+
+def t7_recycled() -> None:
+    check_recycled(3000)
+
+
+def t7_format() -> None:
+    check_format(1000)
+
+
+def t7_new_store() -> None:
+    check_new_store(300)
+
+
+def unreadable() -> None:
+    faults.test_a_cluster_that_cannot_be_read_is_never_taken_for_the_end(5)
+
+
+CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], ...] = (
+    (planted.the_same_slot_every_time, t1_singles),
+    (planted.the_idle_note_in_the_slot_of_the_end, t1_notes),
+    (planted.a_batch_in_two_parts, t1_batches),
+    (planted.durable_is_never_told, t1_rot),
+    (planted.no_generation_in_the_seed, t7_recycled),
+    (planted.half_a_generation_in_the_seed, t7_recycled),
+    (planted.no_journal_in_the_seed, t7_recycled),
+    (planted.no_volume_in_the_seed, t7_recycled),
+    (planted.a_medium_that_lies, t1_singles),
+    (planted.a_medium_that_lies, t2_short),
+    (planted.no_flush_between_begin_and_end, t2_short),
+    (planted.no_barrier_at_an_opening, t2_deaths),
+    (planted.no_prepared_slots, t2_short),
+    (planted.the_roll_published_before_the_flush, t2_short),
+    (planted.the_copy_published_before_the_flush, t4),
+    (planted.going_on_in_the_recovered_journal, t2_longer),
+    (planted.the_end_instead_of_the_last_boundary, t1_batches),
+    (planted.eio_taken_for_the_end, unreadable),
+    (planted.old_generations_for_empty_journals, t4),
+    (planted.the_epoch_not_raised, t2_short),
+    (planted.clean_not_cleared, t2_short),
+    (planted.one_order_for_all_journals, t2_short),
+    (planted.the_current_slot_first, t1_superblock),
+    (planted.both_slots_under_one_flush, t1_superblock),
+    (planted.one_slot_only, t1_superblock),
+    (planted.space_discarded_before_it_is_free, t4),
+    (planted.a_format_that_zeroes_nothing, t7_format),
+    (planted.a_format_with_the_old_uuid, t7_new_store),
+)
+
+
+@pytest.mark.parametrize(("fault", "battery"), CAUGHT, ids=lambda function: function.__name__)
+def test_a_planted_fault_is_caught(fault, battery, monkeypatch):
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, pytest.fail.Exception, SiltstoneError)):
+        battery()
+
+
+@pytest.mark.parametrize("battery", dict.fromkeys(battery for _fault, battery in CAUGHT), ids=lambda function: function.__name__)
+def test_without_a_fault_the_same_runs_pass(battery):
+    battery()

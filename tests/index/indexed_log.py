@@ -1,0 +1,105 @@
+"""A shard in memory: journals without a medium, and the index over them, written as a shard writes them."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siltstone.format.kernels import ClusterWriter, SealKey
+from siltstone.index.table import KeyTypes, LogIndex, Reader, layout_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CLUSTER = 4096
+SECRET = bytes(range(16))
+HASH, SHORT, VARYING, KEYLESS, DELETE = 0x02, 0x10, 0x20, 0x30, 0x04
+
+#: a fixed payload with its key first, a short one with its key at the end, one of any size, one without a key
+TYPES = {HASH: (0, 32), SHORT: (3, 5), VARYING: (1, 12)}
+
+
+def entry(kind: int, payload: bytes) -> bytes:
+    return bytes([len(payload) + 2, kind]) + payload
+
+
+def deletion(kind: int, key: bytes) -> bytes:
+    return entry(DELETE, bytes([kind]) + key)
+
+
+def packed(entries: Iterable[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(entries), np.uint8)
+
+
+def memory_for(segments: int, window_bytes: int, *, shared: bool = False) -> mmap.mmap:
+    """Zeroed pages, private or shared as the index is told."""
+    size = layout_bytes(segments, window_bytes)
+    kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
+    memory = mmap.mmap(-1, size, flags=kind | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000))
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
+
+
+class IndexedLog:
+    """One shard: an index, an active journal, and those that it has rolled away from.
+
+    :param segments, window_bytes: of the index
+    :param journal_bytes: size of each journal
+    """
+
+    def __init__(
+        self,
+        segments: int = 4,
+        window_bytes: int = 1 << 20,
+        journal_bytes: int = 1 << 22,
+        *,
+        types: dict[int, tuple[int, int]] = TYPES,
+        secret: bytes = SECRET,
+        shared: bool = False,
+    ) -> None:
+        self.segments = segments
+        self.journal_bytes = journal_bytes
+        self.index = LogIndex(
+            memory_for(segments, window_bytes, shared=shared), KeyTypes(types), secret, segments, window_bytes, shared
+        )
+        self.reader = Reader([self.index])
+        self.journals: list[mmap.mmap] = []
+        self.roll()
+
+    def roll(self) -> None:
+        """Close the active journal in tail slot 0 or 1 or in its log, in turn, and go on in a new one."""
+        if self.journals:
+            number, old = len(self.journals) - 1, self.journals[-1]
+            writer = self.writer
+            place = (None, 0, 1)[number % 3]
+            at = (2 + writer.index) * CLUSTER if place is None else place * CLUSTER
+            old[at : at + writer.used] = writer.tail_bytes()
+            self.index.publish_end(number, writer.index, place)
+        journal = mmap.mmap(-1, self.journal_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.journals.append(journal)
+        self.writer = ClusterWriter(SealKey(len(self.journals)), 1, b"", 0, 0, (0, 0))
+        number = len(self.journals) - 1
+        self.index.attach(number, journal)
+        self.index.publish_tail(number, 0, self.writer.tail_view(), 0)
+
+    def apply(self, stream: np.ndarray) -> int:
+        """Append a packed batch and index it; how many of its entries have no key."""
+        entries, closed = self.writer.measure(stream)
+        if (2 + self.writer.index + closed + 1) * CLUSTER > self.journal_bytes:
+            self.roll()
+            entries, closed = self.writer.measure(stream)
+        positions = np.empty(entries, np.uint64)
+        start, index = self.writer.used, self.writer.index
+        staged = self.writer.stage(stream, positions)
+        if staged is not None:
+            at = (2 + index) * CLUSTER
+            self.journals[-1][at : at + closed * CLUSTER] = bytes(staged)
+        self.writer.take(closed)
+        number = len(self.journals) - 1
+        self.index.publish_tail(number, self.writer.index, self.writer.tail_view(), start)
+        return self.index.apply(number, stream, positions)
+
+    def get(self, kind: int, key: bytes) -> bytes | None:
+        return self.reader.get(kind, key)
