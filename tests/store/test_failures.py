@@ -234,13 +234,13 @@ def count_transfers(path, shards):
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("shards", [1, 3])
 def test_whatever_transfer_fails_what_was_acknowledged_is_there(
-    tmp_path, host, shards, failure, sticky, full_battery
+    quick_folder, host, shards, failure, sticky, full_battery
 ):
-    fresh = tmp_path / "fresh.silt"
+    fresh = quick_folder / "fresh.silt"
     create_settled(Medium(str(fresh)), host, shards=shards)
     open_settled(Medium(str(fresh)), host).close()
     contents = fresh.read_bytes()
-    path = tmp_path / "store.silt"
+    path = quick_folder / "store.silt"
     path.write_bytes(contents)
     transfers = count_transfers(path, shards)
     assert transfers > 40
