@@ -138,7 +138,7 @@ def torn(at: int, versions: Sequence[bytes], chance: random.Random) -> Overlay:
         sectors.append((at + inside, chance.choice(versions)[inside : inside + SECTOR_SIZE]))
     if chance.random() < 0.8:
         where = chance.randrange(len(sectors))
-        sectors[where] = (sectors[where][0], chance.choice(JUNK)[: size])
+        sectors[where] = (sectors[where][0], chance.choice(JUNK)[:size])
     return sectors
 
 

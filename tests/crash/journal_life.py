@@ -79,7 +79,13 @@ class JournalLife:
     """
 
     def __init__(
-        self, image: Image, extent: Extent, *, uuid: bytes = UUID, resumed: JournalLife | None = None, honest: bool = True
+        self,
+        image: Image,
+        extent: Extent,
+        *,
+        uuid: bytes = UUID,
+        resumed: JournalLife | None = None,
+        honest: bool = True,
     ) -> None:
         self.medium = Medium(image, honest=honest)
         self.extent = extent
@@ -94,7 +100,9 @@ class JournalLife:
         else:
             assert extent.end is not None
             tail = resumed.journal.writer.tail_bytes()
-            self.journal = SealedJournal(self.medium, uuid, extent, self.medium.flush, end=extent.end, tail=tail)
+            self.journal = SealedJournal(
+                self.medium, uuid, extent, self.medium.flush, end=extent.end, tail=tail
+            )
         #: from here on the superblock calls it active
         self.first = len(self.medium.log)
         self._tell()
@@ -133,7 +141,9 @@ class JournalLife:
 
     def points(self) -> Iterator[CrashPoint]:
         """Where power may be cut: each holds what the points before it do."""
-        return (point for point in crash_points(self.medium.start, self.medium.log, self.first) if point.widest)
+        return (
+            point for point in crash_points(self.medium.start, self.medium.log, self.first) if point.widest
+        )
 
 
 class JournalChecker:
@@ -158,11 +168,15 @@ class JournalChecker:
             found, count = self.recovered()
             told = self.life.told_at(point.number)
             if not told.flushed <= count <= told.issued:
-                raise ViolationError(f"P1: {count} batches are there; {told} was told; {self.describe(point, overlay)}")
+                raise ViolationError(
+                    f"P1: {count} batches are there; {told} was told; {self.describe(point, overlay)}"
+                )
             if found.end.sequence != count:
                 raise ViolationError(f"P2: {count} batches, but commit sequence {found.end.sequence}")
         except DamageError as error:
-            raise ViolationError(f"P5: a crash was taken for damage: {error}; {self.describe(point, overlay)}") from error
+            raise ViolationError(
+                f"P5: a crash was taken for damage: {error}; {self.describe(point, overlay)}"
+            ) from error
         finally:
             self.restore(point, overlay)
         return count

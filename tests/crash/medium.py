@@ -149,7 +149,12 @@ class Medium(Backend):
         for broken in self.broken_reads:
             if offset <= broken < offset + length:
                 raise MediumError(
-                    f"{self.url}: EIO at {offset}", url=self.url, operation="read", offset=offset, length=length, errno=5
+                    f"{self.url}: EIO at {offset}",
+                    url=self.url,
+                    operation="read",
+                    offset=offset,
+                    length=length,
+                    errno=5,
                 )
         return bytes(self.bytes[at : at + kept]).ljust(length, b"\0")
 
@@ -192,7 +197,11 @@ class Medium(Backend):
     def map(self, offset: int, length: int) -> memoryview | None:
         self._check(writing=False)
         at, kept = self.where(offset, length)
-        return memoryview(self.bytes)[at : at + length].toreadonly() if self.mappable and kept == length else None
+        return (
+            memoryview(self.bytes)[at : at + length].toreadonly()
+            if self.mappable and kept == length
+            else None
+        )
 
     def close(self) -> None:
         self._closed = True

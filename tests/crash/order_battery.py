@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 EXTENTS = 10 * ERASE_BLOCK_MIN
 #: what is done in a second life, after a crash
-SECOND_LIVES = (("append", "flush"), ("batch", "flush"), ("batch", "batch", "flush", "append"), ("roll", "append"))
+SECOND_LIVES = (
+    ("append", "flush"),
+    ("batch", "flush"),
+    ("batch", "batch", "flush", "append"),
+    ("roll", "append"),
+)
 
 
 def workloads(length: int) -> Iterator[tuple[str, ...]]:
@@ -40,7 +45,7 @@ class OrderBattery:
     """Runs workloads and recovers what crashes in their last operation leave.
 
     :param limit: states of one power cut
-    :param depth: one state in so many is also worked with, closed, and crashed a second time
+    :param depth: one state in so many is also read only, worked with, closed, and crashed a second time
     """
 
     def __init__(self, limit: int, depth: int = 10, seed: int = 0, fill: bytes = b"\0") -> None:
@@ -65,7 +70,11 @@ class OrderBattery:
             told = life.told_at(point.number)
             if point.widest:
                 for overlay in point.block_states(self.limit, self.chance):
-                    self._cut(point.after_power_cut(overlay), told, f"{where}: cut at {point.number} {self.brief(overlay)}")
+                    self._cut(
+                        point.after_power_cut(overlay),
+                        told,
+                        f"{where}: cut at {point.number} {self.brief(overlay)}",
+                    )
             self._die(point, told, f"{where}: death at {point.number}")
 
     @staticmethod
@@ -76,6 +85,7 @@ class OrderBattery:
         self.states += 1
         life = reopened(image, told, mappable=bool(self.states % 2), where=where)
         if self.states % self.depth == 0:
+            life.check_read_only()
             self._live_on(life, where)
 
     def _die(self, point: CrashPoint, told: Told, where: str) -> None:
@@ -114,7 +124,9 @@ class OrderBattery:
         for name in workload:
             OPERATIONS[name](life)
         where = f"{where}; second life {' '.join(workload)}"
-        points = [point.number for point in crash_points(life.medium.start, life.medium.log, first) if point.widest]
+        points = [
+            point.number for point in crash_points(life.medium.start, life.medium.log, first) if point.widest
+        ]
         chosen = set(self.chance.sample(points, min(3, len(points))))
         for point in crash_points(life.medium.start, life.medium.log, first):
             if point.number in chosen:

@@ -11,15 +11,15 @@ from medium import Medium
 
 from siltstone.errors import MediumError
 from siltstone.format.constants import SLOT_OFFSETS
-from siltstone.format.seal import End, Position, journal_key
-from siltstone.format.superblock import FREE
+from siltstone.format.seal import End, Position, journal_key, parse_seal
+from siltstone.format.superblock import FREE, encode_slot
 from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
 from siltstone.shard import opening, space
 from siltstone.shard.shard import Shard
 from siltstone.volume import volume as volume_module
-from siltstone.volume.slots import encode_slot, write_superblock
+from siltstone.volume.slots import write_superblock
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def a_medium_that_lies(plant: Plant) -> None:
 
 
 def no_flush_between_begin_and_end(plant: Plant) -> None:
-    plant.setattr(Volume, "flush", lambda _self: None)
+    plant.setattr(Volume, "flush", lambda _self, *_arguments, **_options: None)
 
 
 def no_barrier_at_an_opening(plant: Plant) -> None:
     usual = Volume.open.__func__  # type: ignore[attr-defined]
 
-    def open_volume(cls: Any, backend: Any, **options: Any) -> Volume:
+    def open_volume(cls: Any, /, backend: Any, **options: Any) -> Volume:
         backend.flush = lambda: None
         try:
             return usual(cls, backend, **options)  # type: ignore[no-any-return]
@@ -151,7 +151,7 @@ def the_copy_published_before_the_flush(plant: Plant) -> None:
     usual = opening._make_way
 
     def make_way(volume: Any, plans: Any) -> None:
-        volume.flush = lambda: None
+        volume.flush = lambda *_arguments, **_options: None
         try:
             usual(volume, plans)
         finally:
@@ -186,7 +186,7 @@ def the_end_instead_of_the_last_boundary(plant: Plant) -> None:
         end = usual(reader, count, tail)
         if tail is None and count:
             data = memoryview(reader.read(count - 1, 1))
-            return End(count - 1, log_reader.parse_seal(data).used, None, end.sequence)
+            return End(count - 1, parse_seal(data).used, None, end.sequence)
         return end
 
     plant.setattr(recovery, "_last_boundary", last_boundary)
@@ -285,7 +285,7 @@ def a_format_that_zeroes_nothing(plant: Plant) -> None:
 def a_format_with_the_old_uuid(plant: Plant) -> None:
     usual = Volume.create.__func__  # type: ignore[attr-defined]
 
-    def create(cls: Any, backend: Any, *, ports: Any, **options: Any) -> Volume:
+    def create(cls: Any, /, backend: Any, *, ports: Any, **options: Any) -> Volume:
         return usual(cls, backend, ports=replace(ports, random_bytes=lambda size: UUID[:size]), **options)  # type: ignore[no-any-return]
 
     plant.setattr(Volume, "create", classmethod(create))

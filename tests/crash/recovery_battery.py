@@ -88,7 +88,9 @@ class RecoveryBattery:
             known = settled if point.number or not image.pending else told
             states = [point.after_death()]
             if point.widest:
-                states += map(point.after_power_cut, point.block_states(self.limit if level == 1 else 2, self.chance))
+                states += map(
+                    point.after_power_cut, point.block_states(self.limit if level == 1 else 2, self.chance)
+                )
             for state in states:
                 self.states += 1
                 here = f"{where}; recovery {level} interrupted at {point.number}"
@@ -113,7 +115,9 @@ class RecoveryBattery:
             except SiltstoneError:
                 pass
             else:
-                raise ViolationError(f"P6: operation {number} of the recovery failed, and nobody heard; {where}")
+                raise ViolationError(
+                    f"P6: operation {number} of the recovery failed, and nobody heard; {where}"
+                )
             known = Told(0, tuple(whole.given), tuple(whole.flushed)) if number else told
             reopened(life.medium.at_rest, known, where=f"{where}; failed at {number}")
 
@@ -132,4 +136,3 @@ def crash_loop(openings: int, workload: tuple[str, ...], seed: int = 0) -> list[
         life = reopened(point.after_power_cut(overlay), life.told_at(point.number))
         sizes.append(sum(extent.length for extent in life.superblock.extents if extent.state != "free"))
     return sizes
-

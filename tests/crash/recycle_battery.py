@@ -102,7 +102,18 @@ class OldStore:
 
     def __init__(self, seed: int) -> None:
         life = StoreLife.formatted(Image.blank(8 * ERASE_BLOCK_MIN))
-        for name in ("batch", "append", "flush", "roll", "batch", "delete", "append", "flush", "batch", "append")[seed:]:
+        for name in (
+            "batch",
+            "append",
+            "flush",
+            "roll",
+            "batch",
+            "delete",
+            "append",
+            "flush",
+            "batch",
+            "append",
+        )[seed:]:
             OPERATIONS[name](life)
         life.flush()
         self.image = Image(life.medium.at_rest.durable)
@@ -181,7 +192,8 @@ def check_new_store(cases: int, seed: int = 0) -> int:
         for point in crash_points(life.medium.start, life.medium.log):
             if point.widest:
                 for overlay in point.block_states(6, chance):
-                    reopened(point.after_power_cut(overlay), life.told_at(point.number), where="on an old device")
+                    reopened(
+                        point.after_power_cut(overlay), life.told_at(point.number), where="on an old device"
+                    )
                     states += 1
     return states
-

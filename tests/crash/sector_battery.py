@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 from crash_states import crash_points
 from journal_life import PORTS, JournalChecker, JournalLife, ViolationError, journal_extent
 from medium import JUNK, SLOT_KEPT, Image, Medium
 
 from siltstone.errors import SiltstoneError
-from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN
+from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, UNFLUSHED_CLUSTERS_MAX
 from siltstone.format.superblock import RecordedType
 from siltstone.journal import recovery, sealed
 from siltstone.shard import space
@@ -143,13 +144,10 @@ SCENARIOS = (
 @contextmanager
 def bound_of(scenario: Scenario) -> Iterator[None]:
     """Lower the bound of unflushed clusters where a scenario is about it."""
-    usual = sealed.UNFLUSHED_CLUSTERS_MAX
-    bound = BOUND if scenario is bounded else usual
-    sealed.UNFLUSHED_CLUSTERS_MAX = recovery.UNFLUSHED_CLUSTERS_MAX = bound  # type: ignore[misc]
-    try:
+    name = "UNFLUSHED_CLUSTERS_MAX"
+    bound = BOUND if scenario is bounded else UNFLUSHED_CLUSTERS_MAX
+    with patch.object(sealed, name, bound), patch.object(recovery, name, bound):
         yield
-    finally:
-        sealed.UNFLUSHED_CLUSTERS_MAX = recovery.UNFLUSHED_CLUSTERS_MAX = usual  # type: ignore[misc]
 
 
 def check_scenario(scenario: Scenario, limit: int, seed: int = 0, *, honest: bool = True) -> int:
@@ -233,9 +231,13 @@ def check_superblocks(limit: int, writes: int = 3, seed: int = 0) -> int:
                 try:
                     found = Volume.open(Medium(image), ports=PORTS).superblock
                 except SiltstoneError as error:
-                    raise ViolationError(f"P1: {name}, operation {point.number}: no superblock: {error}") from error
+                    raise ViolationError(
+                        f"P1: {name}, operation {point.number}: no superblock: {error}"
+                    ) from error
                 if found.sequence not in (flushed, flushed + 1) or found != published[found.sequence]:
-                    raise ViolationError(f"P1: {name}, operation {point.number}: {found.sequence}, not {flushed}")
+                    raise ViolationError(
+                        f"P1: {name}, operation {point.number}: {found.sequence}, not {flushed}"
+                    )
         for slot in (0, 1):
             damaged = bytearray(medium.at_rest.durable)
             damaged[slot * SLOT_KEPT + 700] ^= 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 from journal_life import ViolationError
@@ -15,9 +15,9 @@ from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELET
 from siltstone.format.seal import seals_of
 from siltstone.index.table import KeyTypes, Reader
 from siltstone.journal.log_reader import LogReader
-from siltstone.shard.group import ShardGroup
 from siltstone.shard import opening
-from siltstone.shard.opening import OpenOptions, open_shards
+from siltstone.shard.group import ShardGroup
+from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from siltstone.format.superblock import Superblock
+    from siltstone.log_store.log_store import LogStore
 
 TYPES = KeyTypes({TYPE_HASH: (0, 32)})
 OPTIONS = OpenOptions(types=TYPES, key_entry_bytes=35, index_memory=1 << 20, threads=1)
@@ -80,17 +81,6 @@ class OneAfterAnother:
         return map(act, items)
 
 
-@contextmanager
-def without_threads() -> Iterator[None]:
-    """Open shards in this thread."""
-    usual = opening.ThreadPoolExecutor
-    opening.ThreadPoolExecutor = OneAfterAnother  # type: ignore[assignment, misc]
-    try:
-        yield
-    finally:
-        opening.ThreadPoolExecutor = usual  # type: ignore[misc]
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """What the caller knew once `operations` were done, by shard: what was given, how many batches are durable."""
@@ -106,7 +96,9 @@ class StoreLife:
     :param told: of the life before, or None for a store that holds nothing
     """
 
-    def __init__(self, image: Image, told: Told | None = None, *, shards: int = 1, mappable: bool = True) -> None:
+    def __init__(
+        self, image: Image, told: Told | None = None, *, shards: int = 1, mappable: bool = True
+    ) -> None:
         self.medium = Medium(image, mappable=mappable)
         self.now = 0.0
         given = told.given if told else ((),) * shards
@@ -119,7 +111,9 @@ class StoreLife:
 
     @property
     def ports(self) -> Ports:
-        return Ports(clock=lambda: self.now, wall_time=lambda: 1.7e9, random_bytes=lambda size: bytes(range(size)))
+        return Ports(
+            clock=lambda: self.now, wall_time=lambda: 1.7e9, random_bytes=lambda size: bytes(range(size))
+        )
 
     def _tell(self) -> None:
         self.told.append(Told(len(self.medium.log), tuple(self.given), tuple(self.flushed)))
@@ -156,7 +150,7 @@ class StoreLife:
         self.volume.begin_epoch()
         if read_superblock(self.medium)[0].superblock.epoch <= epoch:
             raise ViolationError(f"P9: the epoch is still {epoch}")
-        with without_threads():
+        with patch.object(opening, "ThreadPoolExecutor", OneAfterAnother):
             shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
         self.group = ShardGroup(self.volume, shards, recoveries)
 
@@ -168,21 +162,43 @@ class StoreLife:
             size += len(self.given[number][count])
             count += 1
         if b"".join(self.given[number][:count]) != stored:
-            raise ViolationError(f"P2, P3: shard {number} has {len(stored)} bytes of entries that it was not given so")
+            raise ViolationError(
+                f"P2, P3: shard {number} has {len(stored)} bytes of entries that it was not given so"
+            )
         if count < self.flushed[number]:
-            raise ViolationError(f"P1: shard {number} has {count} batches; {self.flushed[number]} were flushed")
+            raise ViolationError(
+                f"P1: shard {number} has {count} batches; {self.flushed[number]} were flushed"
+            )
         expected = contents(self.given[number][:count])
         keys = sorted(contents([batch for batch in self.given[number] if batch[1] != TYPE_DELETE]))
         if keys:
-            self._check_lookups(number, keys, expected)
+            self._check_lookups(number, self.group.shards[number].store, keys, expected)
         return count
 
-    def _check_lookups(self, number: int, keys: list[bytes], expected: dict[bytes, bytes]) -> None:
+    def check_read_only(self) -> None:
+        """Open what the medium holds for reading only: nothing is written, and the same is served as after `open`."""
+        backend = Medium(self.medium.start, mappable=self.medium.mappable)
+        backend.read_only = True
+        volume = Volume.open(backend, ports=self.ports)
+        with patch.object(opening, "ThreadPoolExecutor", OneAfterAnother):
+            stores, _recoveries = open_shards_read_only(volume, range(len(self.given)), OPTIONS)
+        for number, store in enumerate(stores):
+            expected = contents(self.given[number])
+            if store.records != len(expected):
+                raise ViolationError(f"P2: shard {number} has {store.records} records when read only")
+            if expected:
+                self._check_lookups(number, store, sorted(expected), expected)
+
+    def _check_lookups(
+        self, number: int, store: LogStore, keys: list[bytes], expected: dict[bytes, bytes]
+    ) -> None:
         rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
-        reader = Reader([self.group.shards[number].store.index])
+        reader = Reader([store.index])
         found, payloads = reader.get_many(TYPE_HASH, rows, PAYLOAD_SIZE)
         served = {
-            one: bytes(payload) for one, here, payload in zip(keys, found.tolist(), payloads, strict=True) if here
+            one: bytes(payload)
+            for one, here, payload in zip(keys, found.tolist(), payloads, strict=True)
+            if here
         }
         if served != expected:
             raise ViolationError(f"P2, P3: shard {number} serves {len(served)} keys otherwise than it holds")

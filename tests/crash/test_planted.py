@@ -122,6 +122,8 @@ def test_a_planted_fault_is_caught(fault, battery, monkeypatch):
         battery()
 
 
-@pytest.mark.parametrize("battery", dict.fromkeys(battery for _fault, battery in CAUGHT), ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "battery", dict.fromkeys(battery for _fault, battery in CAUGHT), ids=lambda function: function.__name__
+)
 def test_without_a_fault_the_same_runs_pass(battery):
     battery()

@@ -138,6 +138,18 @@ def test_a_batch_that_does_not_fit_changes_nothing(journal: Journal) -> None:
     assert contents(journal) == [(16, b"first")]
 
 
+def test_a_batch_is_appended_when_its_block_ends_well(journal: Journal) -> None:
+    with journal.batch() as batch:
+        batch.append((16, b"one"))
+        batch.append((17, b"two"))
+        assert contents(journal) == []
+    assert contents(journal) == [(16, b"one"), (17, b"two")]
+    with pytest.raises(ZeroDivisionError), journal.batch() as batch:
+        batch.append((18, b"three"))
+        raise ZeroDivisionError
+    assert len(contents(journal)) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "payload"), [(0, b""), (1, b""), (3, b""), (255, b""), (16, b"x" * 253), (16, b"x" * 1000)]
 )

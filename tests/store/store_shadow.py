@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: how a transfer fails: nothing of it is done, or a part
 FAILURES = ("EIO", "half, EIO", "ENOSPC", "half, ENOSPC")
+#: no failure: the transfer is done, and somebody presses Ctrl-C before the next line of the program
+INTERRUPT = "interrupt"
 
 
 class Shadow(Faults):
@@ -55,6 +57,10 @@ class Shadow(Faults):
             self.pending.append((offset, raw))
             return
         self.failed = True
+        if self.failure == INTERRUPT:
+            inner.write(offset, raw)
+            self.pending.append((offset, raw))
+            raise KeyboardInterrupt
         if self.failure.startswith("half"):
             part = raw[: len(raw) // 2 // 512 * 512]
             inner.write(offset, part)
@@ -67,6 +73,11 @@ class Shadow(Faults):
 
     def _flush(self, _inner: Backend) -> None:
         self.transfers += 1
+        if self.transfers == self.fail_at and self.failure == INTERRUPT:
+            self.failed = True
+            self._reach(self.pending)
+            self.pending.clear()
+            raise KeyboardInterrupt
         if self.transfers == self.fail_at or (self.sticky and self._lost):
             self.failed = self._lost = True
             self.pending.clear()

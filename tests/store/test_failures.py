@@ -11,7 +11,7 @@ from store_faults import Faults, at_call, failing
 from store_media import Medium, create_settled, open_settled
 from store_model import History, Operation, random_operation, seen_in, shards_of_keys
 from store_records import assert_holds, digest, hashes, info, rows
-from store_shadow import FAILURES, Shadow
+from store_shadow import FAILURES, INTERRUPT, Shadow
 
 import siltstone
 from siltstone.errors import DiskFullError, MediumError, PoisonedError, SiltstoneError
@@ -193,11 +193,12 @@ def one_life(path, host, history, shards):
     for number in range(1, 22):
         attempt(store, history, shown, random_operation(chance, number, rows_max=2500))
         if number % 3 == 0:
-            with contextlib.suppress(SiltstoneError):
+            with contextlib.suppress(SiltstoneError, KeyboardInterrupt):
                 store.flush()
                 history.settle()
         if number % 7 == 0:
-            store._core.group.tick()
+            with contextlib.suppress(KeyboardInterrupt):
+                store._core.group.tick()
     return store
 
 
@@ -207,7 +208,7 @@ def attempt(store, history, shown, operation):
     operation.change(after)
     try:
         operation.run(store)
-    except SiltstoneError:
+    except (SiltstoneError, KeyboardInterrupt):
         shards, seen = shards_of_keys(store), seen_in(store)
         kept = np.zeros(len(operation.keys), bool)
         for number, shard in store._core.group.shards.items():
@@ -236,37 +237,53 @@ def count_transfers(path, shards):
 def test_whatever_transfer_fails_what_was_acknowledged_is_there(
     quick_folder, host, shards, failure, sticky, full_battery
 ):
-    fresh = quick_folder / "fresh.silt"
+    start = FAILURES.index(failure)
+    fail_each(quick_folder, host, shards, failure, sticky=sticky, start=start, step=1 if full_battery else 5)
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_wherever_it_is_interrupted_what_was_acknowledged_is_there(quick_folder, host, shards, full_battery):
+    fail_each(quick_folder, host, shards, INTERRUPT, sticky=False, start=0, step=1 if full_battery else 2)
+
+
+def fail_each(folder, host, shards, failure, *, sticky, start, step):
+    """Let one transfer of a life after the other fail; each time the store that is left must be a legal one."""
+    fresh = folder / "fresh.silt"
     create_settled(Medium(str(fresh)), host, shards=shards)
     open_settled(Medium(str(fresh)), host).close()
     contents = fresh.read_bytes()
-    path = quick_folder / "store.silt"
+    path = folder / "store.silt"
     path.write_bytes(contents)
     transfers = count_transfers(path, shards)
     assert transfers > 40
-    step = 1 if full_battery else 5
-    for fail_at in range(1 + FAILURES.index(failure) % step, transfers + 1, step):
+    for fail_at in range(1 + start % step, transfers + 1, step):
         for ending in ("close", "power cut"):
             path.write_bytes(contents)
-            chance = random.Random(fail_at)
             shadow = Shadow(path, fail_at, failure, sticky=sticky)
             history = History()
-            store = None
-            with contextlib.suppress(SiltstoneError):
-                store = one_life(path, shadow.host(), history, shards)
-            assert shadow.failed
-            clean = False
-            if store is not None and ending == "close":
-                with contextlib.suppress(SiltstoneError):
-                    store.close()
-                    clean = True
-            elif store is not None:
-                store._core.abandon()
-            store = None
-            shadow.cut_power(chance)
             try:
+                clean = live_and_end(path, shadow, history, shards, ending)
+                assert shadow.failed
+                shadow.cut_power(random.Random(fail_at))
                 with siltstone.open(path, plugins=host) as reopened:
                     assert reopened.info().clean or not clean
                     history.settle_as(seen_in(reopened), shards_of_keys(reopened))
             except (SiltstoneError, AssertionError) as error:
                 raise AssertionError(f"transfer {fail_at} of {transfers}, {ending}: {error}") from error
+
+
+def live_and_end(path, shadow, history, shards, ending):
+    """One life on a medium that fails; whether it ended with a clean close."""
+    try:
+        store = one_life(path, shadow.host(), history, shards)
+    except (SiltstoneError, KeyboardInterrupt):
+        return False  # while it was being opened
+    if ending == "power cut":
+        store._core.abandon()
+        return False
+    try:
+        store.close()
+    except SiltstoneError:
+        return False
+    history.settle()
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -181,6 +182,16 @@ class Journal:
             return []
         log.check_entries(packed)
         return log.append_stream(np.frombuffer(b"".join(entry.to_bytes() for entry in packed), np.uint8))
+
+    @contextmanager
+    def batch(self) -> Iterator[list[tuple[int, Buffer]]]:
+        """A list to add (type, payload) pairs to; appended together when the block ends without an error.
+
+        Nothing is appended, and nothing written, where it ends with one, or where they do not all fit.
+        """
+        entries: list[tuple[int, Buffer]] = []
+        yield entries
+        self.append_many(entries)
 
     def flush(self) -> None:
         """Return once the medium has all that was appended; nothing new: nothing is done."""
