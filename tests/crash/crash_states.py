@@ -131,15 +131,19 @@ class CrashPoint:
 
 
 def torn(at: int, versions: Sequence[bytes], chance: random.Random) -> Overlay:
-    """A block of which each sector is of any version; at least one is junk, mostly."""
-    sectors: Overlay = []
-    size = len(versions[0])
-    for inside in range(0, size, SECTOR_SIZE):
-        sectors.append((at + inside, chance.choice(versions)[inside : inside + SECTOR_SIZE]))
-    if chance.random() < 0.8:
-        where = chance.randrange(len(sectors))
-        sectors[where] = (sectors[where][0], chance.choice(JUNK)[:size])
-    return sectors
+    """A block of which each sector is of any version; one is junk, mostly where the versions differ."""
+    starts = range(0, len(versions[0]), SECTOR_SIZE)
+    sectors = [chance.choice(versions)[start : start + SECTOR_SIZE] for start in starts]
+    changed = [
+        number
+        for number, start in enumerate(starts)
+        if len({version[start : start + SECTOR_SIZE] for version in versions}) > 1
+    ]
+    if changed and chance.random() < 0.7:
+        sectors[chance.choice(changed)] = chance.choice(JUNK)
+    elif chance.random() < 0.7:
+        sectors[chance.randrange(len(sectors))] = chance.choice(JUNK)
+    return [(at + start, sector) for start, sector in zip(starts, sectors, strict=True)]
 
 
 def lay(image: bytearray, overlay: Overlay) -> None:

@@ -21,7 +21,14 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from siltstone.errors import ClosedError, DiskFullError, LockedError, MediumError, ReadOnlyError
+from siltstone.errors import (
+    ClosedError,
+    DiskFullError,
+    LockedError,
+    MediumError,
+    ReadOnlyError,
+    SiltstoneError,
+)
 from siltstone.format.constants import EXTENTS_OFFSET, SECTOR_SIZE, SLOT_SIZE
 from siltstone.volume.backend import Backend
 
@@ -41,6 +48,10 @@ JUNK = tuple(
 
 class Crash(BaseException):
     """The process is gone: nobody in it may catch this."""
+
+
+class LateInterrupt(KeyboardInterrupt):
+    """As a failure: the operation is carried out, then somebody presses Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +176,26 @@ class Medium(Backend):
         failure = self._next()
         if isinstance(failure, PartialError):
             raw = raw[: failure.length]
-        elif failure is not None:
+        elif failure is not None and not isinstance(failure, LateInterrupt):
             raise failure
         self._put(offset, raw)
+        if isinstance(failure, LateInterrupt):
+            raise failure
         if isinstance(failure, PartialError):
             raise DiskFullError(f"{self.url}: full", url=self.url, needed=len(raw), operation="write")
 
     def flush(self) -> None:
         self._check()
         failure = self._next()
-        if failure is not None:
+        if isinstance(failure, SiltstoneError):
             self._dead = failure
+        if failure is not None and not isinstance(failure, LateInterrupt):
             raise failure
         if self.honest:
             self.log.append(FLUSH)
             self.pending.clear()
+        if failure is not None:
+            raise failure
 
     def discard(self, offset: int, length: int) -> None:
         self._check()

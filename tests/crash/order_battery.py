@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crash_states import crash_points
 from journal_life import ViolationError
-from medium import Image
+from medium import FLUSH, Image
 from store_life import OPERATIONS, StoreLife, reopened
 
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, SECTOR_SIZE
@@ -111,8 +111,8 @@ class OrderBattery:
         for point in crash_points(life.medium.start, life.medium.log):
             if point.widest:
                 # Until the first flush has returned, what the dead process wrote may still vanish.
-                known = life.told[-1] if point.number else told
-                for overlay in point.block_states(4, self.chance):
+                known = life.told[-1] if FLUSH in life.medium.log[: point.number] else told
+                for overlay in point.block_states(9, self.chance):
                     self.states += 1
                     here = f"{where}; the next opening cut at {point.number}"
                     reopened(point.after_power_cut(overlay), replace(known, operations=0), where=here)

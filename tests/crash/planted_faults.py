@@ -10,7 +10,7 @@ from journal_life import UUID
 from medium import Medium
 
 from siltstone.errors import MediumError
-from siltstone.format.constants import SLOT_OFFSETS
+from siltstone.format.constants import CLUSTER_SIZE, SLOT_OFFSETS
 from siltstone.format.seal import End, Position, journal_key, parse_seal
 from siltstone.format.superblock import FREE, encode_slot
 from siltstone.journal import log_reader, recovery, sealed
@@ -63,6 +63,19 @@ def a_batch_in_two_parts(plant: Plant) -> None:
             return usual(self, stream)
         pieces = [usual(self, np.frombuffer(piece, np.uint8)) for piece in (raw[:first], raw[first:])]
         return np.concatenate(pieces)
+
+    plant.setattr(SealedJournal, "append_stream", append_stream)
+
+
+def a_batch_given_up_and_forgotten(plant: Plant) -> None:
+    usual = SealedJournal.append_stream
+
+    def append_stream(self: Any, stream: Any) -> Any:
+        try:
+            return usual(self, stream)
+        except KeyboardInterrupt:
+            self.given_up = False
+            raise
 
     plant.setattr(SealedJournal, "append_stream", append_stream)
 
@@ -199,7 +212,9 @@ def eio_taken_for_the_end(plant: Plant) -> None:
         try:
             return usual(self, first, count)
         except MediumError:
-            return bytes(count * 4096)
+            if count == 1:
+                return bytes(CLUSTER_SIZE)
+            return b"".join(bytes(read(self, first + number, 1)) for number in range(count))
 
     plant.setattr(LogReader, "read", read)
 

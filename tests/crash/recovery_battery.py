@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crash_states import crash_points
 from journal_life import ViolationError
-from medium import HEAD, Discard, Image, Medium, Write
+from medium import FLUSH, HEAD, Discard, Image, Medium, Write
 from store_life import OPERATIONS, StoreLife, Told, reopened
 
 from siltstone.errors import MediumError, SiltstoneError
@@ -85,7 +85,8 @@ class RecoveryBattery:
         settled = Told(0, tuple(whole.given), tuple(whole.flushed))
         for point in crash_points(whole.medium.start, whole.medium.log):
             # What a dead process left may still vanish until the barrier has covered it.
-            known = settled if point.number or not image.pending else told
+            covered = not image.pending or FLUSH in whole.medium.log[: point.number]
+            known = settled if covered else told
             states = [point.after_death()]
             if point.widest:
                 states += map(

@@ -9,6 +9,8 @@ import planted_faults as planted
 import pytest
 import sector_battery as sectors
 import test_faults_at_the_end as faults
+import test_interrupts as interrupts
+from medium import LateInterrupt
 from order_battery import OrderBattery, workloads
 from recovery_battery import ROOMY, WORKLOADS, RecoveryBattery
 from recycle_battery import check_format, check_new_store, check_recycled
@@ -83,10 +85,15 @@ def unreadable() -> None:
     faults.test_a_cluster_that_cannot_be_read_is_never_taken_for_the_end(5)
 
 
+def interrupted_batch() -> None:
+    interrupts.test_an_interrupt_in_the_middle("batch", LateInterrupt)
+
+
 CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], ...] = (
     (planted.the_same_slot_every_time, t1_singles),
     (planted.the_idle_note_in_the_slot_of_the_end, t1_notes),
     (planted.a_batch_in_two_parts, t1_batches),
+    (planted.a_batch_given_up_and_forgotten, interrupted_batch),
     (planted.durable_is_never_told, t1_rot),
     (planted.no_generation_in_the_seed, t7_recycled),
     (planted.half_a_generation_in_the_seed, t7_recycled),

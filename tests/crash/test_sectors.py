@@ -9,7 +9,7 @@ from sector_battery import SCENARIOS, check_scenario, check_superblocks
 @pytest.mark.parametrize("ground", ["empty", "used"])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_every_state_of_every_flush_of_a_journal(scenario, ground, full_battery):
-    limit = 40_000 if full_battery else 700
+    limit = 120_000 if full_battery else 700
     assert check_scenario(scenario, limit, seed=int(ground == "used")) > 50
 
 

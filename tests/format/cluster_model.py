@@ -1,4 +1,4 @@
-"""The sealed format said again, slowly, in plain Python from docs/format.md: what the compiled loops are held against."""
+"""The sealed format said again from docs/format.md, slowly, in plain Python: what the kernels are held against."""
 
 from __future__ import annotations
 

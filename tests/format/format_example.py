@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cluster_model import CLUSTER, entry
 
-from siltstone.format.seal import End
 from siltstone.format.superblock import (
     ACTIVE,
     KIND_JOURNAL,
@@ -18,6 +18,9 @@ from siltstone.format.superblock import (
     encode_slot,
 )
 from siltstone.journal.sealed import SealedJournal
+
+if TYPE_CHECKING:
+    from siltstone.format.seal import End
 
 UUID = bytes(range(16))
 EXTENT = Extent(1, 1 << 20, 131072, KIND_JOURNAL, shard=0, order=1, state=ACTIVE, generation=2)
@@ -134,5 +137,8 @@ if __name__ == "__main__":
     print("---- slot 0\n" + hex_dump(image[:CLUSTER]))
     print("---- slot 1\n" + hex_dump(image[CLUSTER : 2 * CLUSTER]))
     for size in (4050, 3812):
-        print(f"---- closed at {size}\n" + hex_dump(filled(size)[2 * CLUSTER : 3 * CLUSTER], size // 16 * 16 - 16))
+        print(
+            f"---- closed at {size}\n"
+            + hex_dump(filled(size)[2 * CLUSTER : 3 * CLUSTER], size // 16 * 16 - 16)
+        )
     print("---- superblock\n" + hex_dump(superblock_slot()))

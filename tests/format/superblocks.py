@@ -1,7 +1,10 @@
-"""Superblocks that hypothesis makes up: any that the format allows."""
+"""Superblocks for tests: one to look at, any that the format allows, and slots that hold anything."""
 
 from __future__ import annotations
 
+import struct
+
+import xxhash
 from hypothesis import strategies as st
 
 from siltstone.format.constants import JOURNAL_SIZE_MAX
@@ -20,6 +23,31 @@ from siltstone.format.superblock import (
 )
 
 U64 = 2**64 - 1
+MIB = 1 << 20
+
+SAMPLE = Superblock(
+    uuid=bytes(range(16)),
+    erase_block=65536,
+    created=1_750_000_000,
+    shards=2,
+    sequence=9,
+    epoch=3,
+    clean=False,
+    next_extent=4,
+    entry_types={2: RecordedType("hash_info", 1, "siltstone")},
+    extents=(
+        Extent(1, MIB, 131072, KIND_JOURNAL, 0, 1, CLOSED, generation=2, end=End(3, 100, None, 7)),
+        Extent(3, MIB + 131072, 131072, KIND_JOURNAL, 1, 1, ACTIVE, generation=8),
+    ),
+)
+
+
+def sealed_slot(payload: bytes, *, version: int = 1, sequence: int = 9) -> bytes:
+    """A slot whose checksum is right, whatever is in it."""
+    head = struct.pack(">8sIIQ", b"SILTSTN1", version, len(payload), sequence)
+    return head + struct.pack(">Q", xxhash.xxh3_64_intdigest(head + payload)) + payload
+
+
 NAMES = st.text(max_size=20)
 
 

@@ -22,7 +22,9 @@ GENERATION = 5 + (3 << 32)
 KINDS = st.sampled_from([0x02, 0x04, 0x0F, 0x10, 0xEF, 0xFE])
 #: sizes at the edges of the format come up often
 PAYLOAD_SIZES = st.one_of(st.sampled_from([0, 1, 48, 250, 251, 252]), st.integers(0, 252))
-ENTRY = st.builds(lambda kind, size, fill: entry(kind, bytes([fill]) * size), KINDS, PAYLOAD_SIZES, st.integers(0, 255))
+ENTRY = st.builds(
+    lambda kind, size, fill: entry(kind, bytes([fill]) * size), KINDS, PAYLOAD_SIZES, st.integers(0, 255)
+)
 BATCH = st.one_of(
     st.lists(ENTRY, min_size=1, max_size=4),
     # Long runs, so that batches close several clusters, now and then exactly at 4062 bytes.
@@ -100,7 +102,11 @@ def before_batch(model: Model) -> Model:
     return copy
 
 
-@given(count=st.integers(82, 600), first=st.integers(0, 7), durable=st.tuples(st.integers(0, 9), st.integers(0, 4062)))
+@given(
+    count=st.integers(82, 600),
+    first=st.integers(0, 7),
+    durable=st.tuples(st.integers(0, 9), st.integers(0, 4062)),
+)
 def test_restamping_puts_the_new_durable_position_into_later_clusters(count, first, durable):
     batch = [entry(2, bytes(48))] * count
     writer = ClusterWriter(KEY, GENERATION, b"", 0, 3, (0, 0))
@@ -178,7 +184,9 @@ def test_a_reader_of_the_rfc_sees_every_entry_of_the_closed_clusters(batches):
         journal.append_stream(np.frombuffer(b"".join(batch), np.uint8))
         written += batch
     closed = bytes(image.data[2 * CLUSTER : (2 + journal.position.cluster) * CLUSTER])
-    seen = [entry(kind, payload) for _at, kind, payload in rfc_reader.walk(closed) if kind not in (0x01, 0x03)]
+    seen = [
+        entry(kind, payload) for _at, kind, payload in rfc_reader.walk(closed) if kind not in (0x01, 0x03)
+    ]
     in_tail = journal.writer.tail_bytes()
     assert b"".join(seen) + in_tail == b"".join(written)
     assert seen == written[: len(seen)]

@@ -104,7 +104,9 @@ def test_a_hex_dump_is_read_as_it_is_written():
     for data in (bytes(64), bytes(range(256)) * 3, b"\xff" * 4096 + b"x" * 16, bytes(16)):
         assert format_example.parse_hex_dump(format_example.hex_dump(data)) == (0, data)
     with pytest.raises(AssertionError):
-        format_example.parse_hex_dump(format_example.hex_dump(bytes(range(64))).replace("00000020", "00000030"))
+        format_example.parse_hex_dump(
+            format_example.hex_dump(bytes(range(64))).replace("00000020", "00000030")
+        )
 
 
 # ---- the tables
@@ -139,7 +141,10 @@ def test_the_fields_of_the_seal_are_the_engines():
 
 
 def test_the_volume_is_laid_out_as_the_page_says():
-    table = [[int(number) for number in (at, size) if number.isdigit()] for at, size, _ in rows("The volume", "at", "size", "what")]  # fmt: skip
+    table = [
+        [int(number) for number in (at, size) if number.isdigit()]
+        for at, size, _what in rows("The volume", "at", "size", "what")
+    ]
     slots = [[offset, constants.SLOT_SIZE] for offset in constants.SLOT_OFFSETS]
     assert table == [*slots, [constants.EXTENTS_OFFSET]]
 
@@ -150,12 +155,15 @@ def test_the_payload_has_the_keys_of_the_page():
     payload = msgpack.unpackb(slot.data[constants.SUPERBLOCK_HEADER_SIZE :], strict_map_key=False)
     heading = "A superblock slot"
     section = PAGE.split("and of each extent:")
-    named = [re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in (section[0], section[1].split("\n## ")[0])]
+    named = [
+        re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)
+        for part in (section[0], section[1].split("\n## ")[0])
+    ]
     assert named[0] == list(payload)
     assert sorted(named[1]) == sorted(payload["extents"][0])
     values = {key: value for key, value, _meaning in rows(heading, "key", "value", "meaning")}
     assert values["`shards`"] == f"1 to {SHARDS_MAX}"
-    described = {key: value for key, value, _meaning in map(lambda line: line[:3], _extent_rows())}
+    described = {key: value for key, value, _meaning in (line[:3] for line in _extent_rows())}
     assert set(re.findall(r"`(\w+)`", described["`kind`"])) == set(KINDS)
     assert set(re.findall(r"`(\w+)`", described["`state`"])) == set(STATES)
 
@@ -167,7 +175,9 @@ def _extent_rows() -> list[list[str]]:
 
 def test_the_types_are_the_engines():
     named = {name: int(number, 16) for number, name, _ in rows("Entries", "type", "name", "payload") if name}
-    assert named == {name: getattr(constants, f"TYPE_{name}") for name in ("END", "HASH", "SKIP", "DELETE", "NONE")}
+    assert named == {
+        name: getattr(constants, f"TYPE_{name}") for name in ("END", "HASH", "SKIP", "DELETE", "NONE")
+    }
     ranges = [number for number, *_ in rows("Entries", "type", "name", "payload") if "-" in number]
     assert ranges == [
         f"0x{constants.TYPE_DELETE + 1:02X}-0x{constants.TYPE_ENGINE_LAST:02X}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -39,7 +40,9 @@ def test_the_checksum_is_xxh3_at_every_length_round_its_blocks(seed):
     # Stripes have 64 bytes, blocks 1024: every remainder of both, twice over.
     content = np.random.default_rng(seed % 1000).bytes(3400)
     for length in range(241, 3400):
-        assert kernels.checksum(content[:length], seed) == xxhash.xxh3_64_intdigest(content[:length], seed=seed)
+        assert kernels.checksum(content[:length], seed) == xxhash.xxh3_64_intdigest(
+            content[:length], seed=seed
+        )
 
 
 @pytest.mark.parametrize("length", [0, 1, 240])
@@ -49,7 +52,7 @@ def test_the_checksum_is_not_for_short_input(length):
 
 
 def test_the_compiled_numbers_are_the_formats():
-    assert kernels.CONSTANTS == {name: getattr(constants, name) for name in kernels.CONSTANTS}
+    assert {name: getattr(constants, name) for name in kernels.CONSTANTS} == kernels.CONSTANTS
     assert {"CLUSTER_SIZE", "BODY_SIZE", "USED_MAX", "SKIP_SIZE", "NO_BOUNDARY"} <= kernels.CONSTANTS.keys()
 
 
@@ -138,7 +141,10 @@ def test_entries_must_tile_a_valid_cluster(entries, valid):
     assert is_valid(KEY, cluster(entries)) is valid
 
 
-@given(where=st.lists(st.sampled_from(["good", "other index", "junk"]), max_size=9), first=st.integers(0, 2**32 - 20))
+@given(
+    where=st.lists(st.sampled_from(["good", "other index", "junk"]), max_size=9),
+    first=st.integers(0, 2**32 - 20),
+)
 def test_clusters_count_while_they_are_valid_and_in_turn(where, first):
     image, flags = b"", []
     for number, kind in enumerate(where):
@@ -173,11 +179,20 @@ def test_sealing_writes_the_checksum_and_nothing_else():
     assert again == whole
 
 
-@given(U64, st.integers(0, 2**32 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**32 - 1), st.integers(0, 4062))
+@given(
+    U64, st.integers(0, 2**32 - 1), st.integers(0, 2**48 - 1), st.integers(0, 2**32 - 1), st.integers(0, 4062)
+)
 def test_the_fields_of_a_seal_are_where_the_table_says(generation, index, sequence, durable, byte):
     body = body_of(b"", closed=False)
     made = seal(
-        body, seed=SEED, generation=generation, index=index, used=0, committed=0, durable=(durable, byte), sequence=sequence
+        body,
+        seed=SEED,
+        generation=generation,
+        index=index,
+        used=0,
+        committed=0,
+        durable=(durable, byte),
+        sequence=sequence,
     )
     found = parse_seal(made)
     assert (found.generation, found.index, found.used, found.committed) == (generation % 2**32, index, 0, 0)
@@ -212,10 +227,18 @@ def test_a_stream_is_cut_where_its_entries_start(entries):
     assert measure_stream(stream) == ((len(entries), clusters + 1) if entries else (0, 0))
 
 
-@given(ENTRIES, st.sampled_from([b"\x00", b"\x01\x02", b"\xff\x02" + bytes(253), b"\x05\x02\x00", b"\x04\x01ab", b"\x02\xff"]))
+@given(
+    ENTRIES,
+    st.sampled_from(
+        [b"\x00", b"\x01\x02", b"\xff\x02" + bytes(253), b"\x05\x02\x00", b"\x04\x01ab", b"\x02\xff"]
+    ),
+)
 def test_what_is_no_entry_is_named_by_its_offset(entries, bad):
     stream = b"".join(entries) + bad
-    for refuse in (lambda: split_entries(stream, np.zeros(len(stream), np.uint32)), lambda: measure_stream(stream)):
+    for refuse in (
+        lambda: split_entries(stream, np.zeros(len(stream), np.uint32)),
+        lambda: measure_stream(stream),
+    ):
         with pytest.raises(EntryError) as caught:
             refuse()
         assert caught.value.offset == len(stream) - len(bad)
@@ -231,7 +254,7 @@ def test_any_bytes_are_a_stream_or_an_error(stream):
         assert 0 <= error.offset < len(stream)
         return
     at = [*starts[:count].tolist(), len(stream)]
-    assert all(stream[one] == after - one >= 2 for one, after in zip(at, at[1:], strict=False))
+    assert all(stream[one] == after - one >= 2 for one, after in itertools.pairwise(at))
 
 
 @given(st.lists(ENTRIES, min_size=1, max_size=4), st.integers(0, 4096))

@@ -10,13 +10,12 @@ import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
-from superblocks import superblocks
+from superblocks import MIB, SAMPLE, sealed_slot, superblocks
 
 from siltstone.errors import DamageError, DiskFullError, ForeignVolumeError, VersionError
 from siltstone.format import constants
 from siltstone.format.seal import End
 from siltstone.format.superblock import (
-    ACTIVE,
     CLOSED,
     KIND_JOURNAL,
     Extent,
@@ -30,23 +29,6 @@ from siltstone.format.superblock import (
     parse_dump,
     slot_length,
     slot_version,
-)
-
-MIB = 1 << 20
-SAMPLE = Superblock(
-    uuid=bytes(range(16)),
-    erase_block=65536,
-    created=1_750_000_000,
-    shards=2,
-    sequence=9,
-    epoch=3,
-    clean=False,
-    next_extent=4,
-    entry_types={2: RecordedType("hash_info", 1, "siltstone")},
-    extents=(
-        Extent(1, MIB, 131072, KIND_JOURNAL, 0, 1, CLOSED, generation=2, end=End(3, 100, None, 7)),
-        Extent(3, MIB + 131072, 131072, KIND_JOURNAL, 1, 1, ACTIVE, generation=8),
-    ),
 )
 
 
@@ -130,14 +112,13 @@ def test_a_slot_cut_short_is_none(size):
 
 
 def test_zeros_ones_and_junk_are_no_slot():
-    for data in (bytes(4096), b"\xff" * 4096, b"SILTSTN1" + b"\xff" * 4088, b"SILTSTN2" + encode_slot(SAMPLE)[8:]):
+    for data in (
+        bytes(4096),
+        b"\xff" * 4096,
+        b"SILTSTN1" + b"\xff" * 4088,
+        b"SILTSTN2" + encode_slot(SAMPLE)[8:],
+    ):
         assert decode_slot(data) is None
-
-
-def sealed_slot(payload: bytes, *, version: int = 1, sequence: int = 9) -> bytes:
-    """A slot whose checksum is right, whatever is in it."""
-    head = struct.pack(">8sIIQ", b"SILTSTN1", version, len(payload), sequence)
-    return head + struct.pack(">Q", xxhash.xxh3_64_intdigest(head + payload)) + payload
 
 
 @pytest.mark.parametrize("version", [0, 2, 2**32 - 1])
@@ -196,8 +177,17 @@ STRANGER_SAME = slot_of(replace(SAMPLE, uuid=bytes(16)))
         ((NEW, STRANGER), DamageError),
         ((NEW, STRANGER_SAME), DamageError),
     ],
-    ids=["none", "one", "one old", "older and newer", "twins", "same sequence, other bytes", "two volumes", "two volumes, same sequence"],
-)  # fmt: skip
+    ids=[
+        "none",
+        "one",
+        "one old",
+        "older and newer",
+        "twins",
+        "same sequence, other bytes",
+        "two volumes",
+        "two volumes, same sequence",
+    ],
+)
 def test_which_slot_counts(slots, outcome):
     for first, second in (slots, slots[::-1]):
         if isinstance(outcome, Slot):

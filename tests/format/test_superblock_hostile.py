@@ -1,4 +1,4 @@
-"""A superblock whose checksum is right and whose payload is somebody's malice: an error of ours, soon, in little memory."""
+"""A superblock whose checksum is right and whose payload is malice: one of our errors, soon, in little memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from superblocks import superblocks
-from test_superblock import SAMPLE, sealed_slot
+from superblocks import MIB, SAMPLE, sealed_slot, superblocks
 
 from siltstone.errors import ForeignVolumeError, SiltstoneError, VersionError
 from siltstone.format.superblock import Superblock, decode_slot, encode_slot
@@ -44,12 +43,15 @@ SCALARS = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.binary(max_size=20),
-    st.sampled_from([0, 1, 2**32, 2**48, 2**63, 2**64 - 1, b"\xff" * 16, "journal", "free", "active", "closed"]),
+    st.sampled_from(
+        [0, 1, 2**32, 2**48, 2**63, 2**64 - 1, b"\xff" * 16, "journal", "free", "active", "closed"]
+    ),
 )
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
-        st.lists(inner, max_size=4), st.dictionaries(st.one_of(st.integers(0, 255), st.text(max_size=3)), inner, max_size=3)
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(st.integers(0, 255), st.text(max_size=3)), inner, max_size=3),
     ),
     max_leaves=8,
 )
@@ -125,7 +127,6 @@ def dump(offset: int, length: int) -> bytes:
     return (offset // 512).to_bytes(8, "big") + length.to_bytes(8, "big")
 
 
-MIB = 1 << 20
 NESTED = [None]
 for _ in range(600):
     NESTED = [NESTED]
@@ -209,11 +210,14 @@ def test_what_breaks_a_rule_is_refused(fields):
 
 #: as far as the machine is concerned: bytes that claim more than they hold
 GREEDY = {
-    "lists in lists, each claiming half a million": (b"\xdd" + (PAYLOAD_MAX - 9).to_bytes(4, "big")) * (PAYLOAD_MAX // 5),
+    "lists in lists, each claiming half a million": (b"\xdd" + (PAYLOAD_MAX - 9).to_bytes(4, "big"))
+    * (PAYLOAD_MAX // 5),
     "as many lists in lists as there is room for": b"\x91" * PAYLOAD_MAX,
     "as many maps in maps as there is room for": b"\x81\x01" * (PAYLOAD_MAX // 2),
     "a list of empty maps": b"\xdd" + (PAYLOAD_MAX - 5).to_bytes(4, "big") + b"\x80" * (PAYLOAD_MAX - 5),
-    "a map of half a million": b"\xdf" + (PAYLOAD_MAX // 2).to_bytes(4, "big") + b"\x01\x02" * (PAYLOAD_MAX // 2 - 5),
+    "a map of half a million": b"\xdf"
+    + (PAYLOAD_MAX // 2).to_bytes(4, "big")
+    + b"\x01\x02" * (PAYLOAD_MAX // 2 - 5),
     "a text that is not there": b"\xdb\xff\xff\xff\xff",
     "an extension": b"\xc7\xff\x05" + bytes(255),
     "a timestamp": b"\xd6\xff" + bytes(4),
@@ -244,7 +248,8 @@ def test_a_greedy_payload_costs_little(payload):
 def test_what_is_refused_is_refused_before_anything_else_is_looked_at():
     # The most that a payload can hold, and the last extent overlaps the first.
     extents = [
-        {**fields_of()["extents"][0], "id": number, "dump": dump(MIB + number * 131072, 131072)} for number in range(1, 3500)
+        {**fields_of()["extents"][0], "id": number, "dump": dump(MIB + number * 131072, 131072)}
+        for number in range(1, 3500)
     ]
     extents.append({**extents[0], "id": 3500})
     payload = msgpack.packb(with_field(next_extent=4000, extents=extents))

@@ -62,7 +62,12 @@ class IndexedLog:
         self.segments = segments
         self.journal_bytes = journal_bytes
         self.index = LogIndex(
-            memory_for(segments, window_bytes, shared=shared), KeyTypes(types), secret, segments, window_bytes, shared
+            memory_for(segments, window_bytes, shared=shared),
+            KeyTypes(types),
+            secret,
+            segments,
+            window_bytes,
+            shared,
         )
         self.reader = Reader([self.index])
         self.journals: list[mmap.mmap] = []

@@ -69,7 +69,7 @@ def test_keys_are_spread_evenly(shards, kind, pattern):
     found = np.bincount(Router(KINDS, UUID, shards).shards_of(kind, keys), minlength=shards)
     expected = count / shards
     chi_square = float(((found - expected) ** 2 / expected).sum())
-    # shards - 1 degrees of freedom: mean shards - 1, deviation sqrt(2 (shards - 1)); eight of those are never met by chance.
+    # shards - 1 degrees of freedom: that is the mean, and the deviation sqrt(2 (shards - 1)); chance never makes eight.
     assert chi_square < (shards - 1) + 8 * (2 * (shards - 1)) ** 0.5 + 20
 
 
@@ -128,7 +128,9 @@ def test_a_key_of_another_size_or_type_is_refused(refused):
         refused(Router(KINDS, UUID, 8))
 
 
-@pytest.mark.parametrize("keys", [{256: (0, 4)}, {-1: (0, 4)}, {2: (-1, 4)}, {2: (0, 0)}, {2: (0, 253)}, {2: (252, 1)}])
+@pytest.mark.parametrize(
+    "keys", [{256: (0, 4)}, {-1: (0, 4)}, {2: (-1, 4)}, {2: (0, 0)}, {2: (0, 253)}, {2: (252, 1)}]
+)
 def test_a_key_that_cannot_be_is_refused(keys):
     with pytest.raises(ValueError, match="key"):
         KeyTypes(keys)

@@ -1,4 +1,4 @@
-"""The index against a dict: whatever is put, overwritten and deleted, through growth and rolls, it says what the dict says."""
+"""The index against a dict: whatever is put, overwritten and deleted, through growth and rolls, both say the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from indexed_log import CLUSTER, DELETE, HASH, KEYLESS, SHORT, TYPES, VARYING, IndexedLog, deletion, entry, packed
+from indexed_log import (
+    CLUSTER,
+    DELETE,
+    HASH,
+    KEYLESS,
+    SHORT,
+    TYPES,
+    VARYING,
+    IndexedLog,
+    deletion,
+    entry,
+    packed,
+)
 
 from siltstone.format.kernels import SealKey
 
@@ -31,7 +43,9 @@ def payload_of(kind: int, number: int, value: int) -> bytes:
 
 PUT = st.tuples(st.just("put"), st.sampled_from([HASH, SHORT, VARYING]), KEY_NUMBERS, VALUES)
 REMOVE = st.tuples(st.just("delete"), st.sampled_from([HASH, SHORT, VARYING]), KEY_NUMBERS, VALUES)
-OTHER = st.tuples(st.sampled_from(["keyless", "no key of ours", "too short"]), st.just(0), KEY_NUMBERS, VALUES)
+OTHER = st.tuples(
+    st.sampled_from(["keyless", "no key of ours", "too short"]), st.just(0), KEY_NUMBERS, VALUES
+)
 BATCH = st.lists(st.one_of(PUT, PUT, REMOVE, OTHER), min_size=1, max_size=30)
 
 

@@ -1,4 +1,4 @@
-"""Readers beside a writer: growth, moves, tails that become clusters and journals that roll hide no key and mix no payload."""
+"""Readers beside a writer: growth, moves, tails that are closed and journals that roll hide no key, mix no payload."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def read_singly(stage: Stage, seed: int) -> None:
 @pytest.mark.parametrize("batch", [3, 40, 400])
 def test_readers_see_every_key_at_every_moment(shared, batch):
     # Small batches move tails, large ones fill segments; each round starts small, where growth comes soon.
-    for round_ in range(4):
+    for round_ in range(3):
         keys = np.random.default_rng(round_).integers(0, 256, (min(15_000, 600 * batch), 32), np.uint8)
         log = IndexedLog(segments=2, window_bytes=1 << 19, journal_bytes=32 * CLUSTER, shared=shared)
         stage = Stage(log, keys)
@@ -151,39 +151,127 @@ def test_readers_see_every_key_at_every_moment(shared, batch):
         assert len(log.journals) > 4
 
 
-def test_a_tail_that_is_closed_while_it_is_read():
-    # One key is overwritten again and again: its entry lies in the tail, then in a cluster, then in the next tail.
-    log = IndexedLog(segments=1, journal_bytes=1 << 22)
-    key = np.full((1, 32), 7, np.uint8)
-    filler = entry(0x30, bytes(200))
-    stage = Stage(log, key)
-    log.apply(stream_of(payloads_for(key, 0)))
+# ---- one reader that does nothing but look, so that it is there when something moves
 
-    def overwrite() -> None:
+LOOKED_UP_AT_ONCE = 8192
+
+
+def look_hard(stage: Stage, keys: np.ndarray) -> None:
+    """Look these keys up, thousands in a call, until the writer is done; each is there, with a version not gone by."""
+    many = np.tile(keys, (LOOKED_UP_AT_ONCE // len(keys), 1))
+    seen = np.zeros(len(keys), np.uint64)
+    while True:
+        last_round = stage.done
+        least = np.maximum(seen, np.uint64(stage.version))
+        found, payloads = stage.log.reader.get_many(HASH, many, 48)
+        assert found.all(), f"{(~found).sum()} of {len(many)} lookups missed a key that is there"
+        # Lookups of one call may overtake one another; what one call saw no later call sees undone.
+        versions = versions_in(many, payloads).reshape(-1, len(keys))
+        assert (versions.min(axis=0) >= least).all(), "an old payload came back"
+        seen = versions.max(axis=0)
+        if last_round:
+            return
+
+
+def beside(stage: Stage, keys: np.ndarray, work) -> None:
+    """Run `work` in a thread while this one looks hard."""
+
+    def run() -> None:
         try:
-            for version in range(1, 6000):
-                log.apply(np.concatenate([stream_of(payloads_for(key, version)), packed([filler] * (version % 8))]))
-                stage.version = version
+            work()
         except BaseException as error:  # noqa: BLE001 - told to the test
             stage.failures.append(error)
         finally:
             stage.done = True
 
-    writer = threading.Thread(target=overwrite)
-    writer.start()
-    seen = 0
-    while not stage.done:
-        least = stage.version
-        found, payloads = log.reader.get_many(HASH, key, 48)
-        assert found.all()
-        version = int(versions_in(key, payloads)[0])
-        assert version >= max(seen, least)
-        seen = version
-        single = log.get(HASH, key[0])
-        assert single is not None
-        version = int(versions_in(key, np.frombuffer(single, np.uint8)[None])[0])
-        assert version >= seen
-        seen = version
-    writer.join()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        look_hard(stage, keys)
+    finally:
+        stage.done = True
+        thread.join()
     assert not stage.failures
-    assert stage.version == 5999
+
+
+def random_keys(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 32), np.uint8)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_growth_hides_no_key(shared):
+    for round_ in range(120):
+        keys = random_keys(12_000, round_)
+        log = IndexedLog(segments=1, window_bytes=1 << 18, journal_bytes=1 << 20, shared=shared)
+        stage = Stage(log, keys)
+        stable = keys[:256]
+        log.apply(stream_of(payloads_for(stable, 0)))
+        fresh = [stream_of(payloads_for(keys[start : start + 1500], 0)) for start in range(256, 12_000, 1500)]
+        small = log.index.bytes
+        beside(stage, stable, lambda log=log, fresh=fresh: [log.apply(stream) for stream in fresh])
+        assert log.index.bytes > 20 * small
+
+
+def test_moves_hide_no_key():
+    # At nine tenths full, with as many deleted as put, about every second put must move others and none grows.
+    log = IndexedLog(segments=1, journal_bytes=1 << 26)
+    stable, fickle = random_keys(176, 1), random_keys(60_000, 2)
+    log.apply(stream_of(payloads_for(stable, 0)))
+    log.apply(stream_of(payloads_for(fickle[:176], 0)))
+    size = log.index.bytes
+    batches = []
+    for start in range(0, len(fickle) - 352, 88):
+        leaving, coming = fickle[start : start + 88], fickle[start + 176 : start + 264]
+        gone = packed(deletion(HASH, key.tobytes()) for key in leaving)
+        batches.append(np.concatenate([gone, stream_of(payloads_for(coming, 0))]))
+
+    def churn() -> None:
+        for batch in batches:
+            log.apply(batch)
+
+    beside(Stage(log, stable), stable, churn)
+    assert log.index.records == 352
+    assert log.index.bytes == size, "it grew; then this tests something else"
+
+
+@pytest.mark.parametrize("roll", [False, True])
+def test_a_tail_that_is_left_hides_no_key_and_shows_no_other(roll):
+    # Each batch fills a cluster and leaves the keys in the next tail, at another place than before.
+    log = IndexedLog(segments=1, journal_bytes=1 << 26)
+    keys = random_keys(32, 3)
+    stage = Stage(log, keys)
+    log.apply(stream_of(payloads_for(keys, 0)))
+    filler = [
+        packed([entry(0x30, bytes(200))] * 20 + [entry(0x30, bytes(number * 3))]) for number in range(40)
+    ]
+
+    def overwrite() -> None:
+        for version in range(1, 4000):
+            log.apply(np.concatenate([filler[version % 40], stream_of(payloads_for(keys, version))]))
+            stage.version = version
+            if roll and version % 5 == 0 and len(log.journals) < 900:
+                log.roll()
+
+    beside(stage, keys, overwrite)
+    assert stage.version == 3999
+    assert len(log.journals) == (800 if roll else 1)
+
+
+def test_what_an_earlier_life_left_in_a_journal_is_not_seen():
+    # The same keys at the same places: only the tail in memory tells them apart.
+    keys = random_keys(60, 4)
+    old = IndexedLog(segments=1, journal_bytes=16 * CLUSTER)
+    for version in (1, 2):
+        old.apply(stream_of(payloads_for(keys, version)))
+    old.roll()
+    fresh = IndexedLog(segments=1, journal_bytes=16 * CLUSTER)
+    fresh.journals[0][:] = old.journals[0][:]
+    stream = stream_of(payloads_for(keys, 9))
+    fresh.apply(stream)
+    found, payloads = fresh.reader.get_many(HASH, keys, 48)
+    assert found.all()
+    assert (versions_in(keys, payloads) == 9).all()
+    for key in keys:
+        single = fresh.get(HASH, key)
+        assert single is not None
+        assert versions_in(key[None], np.frombuffer(single, np.uint8)[None]).tolist() == [9]

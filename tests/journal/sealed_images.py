@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from siltstone.format.seal import End
 from siltstone.format.superblock import ACTIVE, KIND_JOURNAL, Extent
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
+
+if TYPE_CHECKING:
+    from siltstone.format.seal import End
 
 CLUSTER = 4096
 SECTOR = 512

@@ -1,4 +1,4 @@
-"""Rot in a sealed journal of three log clusters: every bit, and every sector by zeros, ones, junk, old and misplaced bytes.
+"""Rot in a sealed journal of three log clusters: every bit, every sector by zeros, ones, junk, old or misplaced bytes.
 
 What the medium loses is reported where it lies, or another copy of it serves; it is never served wrong and
 never cut off in silence. Only what the very last flush covered, with no idle note behind it, may count as torn.
@@ -214,7 +214,9 @@ def test_every_flipped_bit_of_every_used_cluster(make):
                 try:
                     seen[case.check(cluster)] += 1
                 except AssertionError as error:
-                    raise AssertionError(f"bit {bit} of byte {at - start} of cluster {cluster}: {error}") from error
+                    raise AssertionError(
+                        f"bit {bit} of byte {at - start} of cluster {cluster}: {error}"
+                    ) from error
                 data[at] ^= 1 << bit
     bits = CLUSTER * (8 if make in EVERY_BIT else 1)
     assert seen.total() == len(used_clusters(case)) * bits

@@ -142,7 +142,12 @@ TABLE = [
 
 
 def sealed(
-    index: int, count: int, *, durable: tuple[int, int] = (0, 0), committed: int | None = None, sequence: int = 0
+    index: int,
+    count: int,
+    *,
+    durable: tuple[int, int] = (0, 0),
+    committed: int | None = None,
+    sequence: int = 0,
 ) -> bytes:
     """A tail copy of `count` entries of log cluster `index`."""
     body = entries(1000 * index, count)
@@ -150,7 +155,9 @@ def sealed(
     fields = struct.pack(
         ">IIHHIH", EXTENT.generation, index, used, used if committed is None else committed, *durable
     )
-    cluster = bytearray(body.ljust(4064, b"\xff") + fields + (sequence or index + 1).to_bytes(6, "big") + bytes(8))
+    cluster = bytearray(
+        body.ljust(4064, b"\xff") + fields + (sequence or index + 1).to_bytes(6, "big") + bytes(8)
+    )
     seal_cluster(KEY, cluster)
     return bytes(cluster)
 
@@ -258,17 +265,18 @@ class Cut:
 
 
 NONE = NO_BOUNDARY
+CLOSE = End(1, 100, 1, 9)
 CUTS = [
     Cut("the tail ends with a batch", (FULL, FULL, FULL), 150, None, End(3, 150, 0, 4), (0, 0, 0)),
     Cut("a batch ends within the tail", (FULL, FULL, FULL), 100, None, End(3, 100, 0, 4), (1, 50, 1)),
     Cut("a batch ends where the tail begins", (FULL, FULL, FULL), 0, None, End(3, 0, 0, 4), (1, 150, 3)),
     Cut("none ends in the tail", (FULL, FULL, 100), NONE, None, End(2, 100, None, 3), (2, FULL + 50, 82)),
-    Cut("none ends in the last cluster either", (FULL, 50, NONE), NONE, None, End(1, 50, None, 2), (3, 2 * FULL + 100, 164)),
+    Cut("nor in the last cluster", (FULL, 50, NONE), NONE, None, End(1, 50, None, 2), (3, 2 * FULL + 100, 164)),
     Cut("one ends where a cluster begins", (NONE, 0, NONE), NONE, None, End(1, 0, None, 2), (3, 2 * FULL + 150, 165)),
     Cut("the first batch is not whole", (0, NONE, NONE), NONE, None, End(0, 0, None, 1), (4, 3 * FULL + 150, 246)),
     Cut("no boundary at all", (NONE, NONE, NONE), NONE, None, End(0, 0, None, 0), (4, 3 * FULL + 150, 246)),
-    Cut("a clean close ended there", (50, NONE, NONE), NONE, End(1, 100, 1, 9), End(1, 100, 1, 9), (3, 2 * FULL + 50, 163)),
-    Cut("a batch ended behind the clean close", (50, NONE, 100), NONE, End(1, 100, 1, 9), End(2, 100, None, 3), (2, FULL + 50, 82)),
+    Cut("a clean close ended it", (50, NONE, NONE), NONE, CLOSE, CLOSE, (3, 2 * FULL + 50, 163)),
+    Cut("a batch ended behind the clean close", (50, NONE, 100), NONE, CLOSE, End(2, 100, None, 3), (2, FULL + 50, 82)),
 ]  # fmt: skip
 
 
@@ -299,7 +307,11 @@ class FailingMedium(Medium):
         for at in self.bad:
             if offset <= at < offset + length:
                 raise MediumError(
-                    f"read of {length} bytes at {offset}", url=self.url, operation="read", offset=at, errno=errno.EIO
+                    f"read of {length} bytes at {offset}",
+                    url=self.url,
+                    operation="read",
+                    offset=at,
+                    errno=errno.EIO,
                 )
         return super().read(offset, length, fresh=fresh)
 
@@ -322,8 +334,8 @@ class Unreadable:
 
 UNREADABLE = [
     Unreadable("the slot that does not hold the tail", (1,), (K, 2), (2, 50), End(K, U, 0, K + 1)),
-    Unreadable("the slot with the tail, and the other one holds the durable end", (0,), (K, 2), (2, 50), End(K, 100, 1, K + 1)),
-    Unreadable("the slot with the tail, which the other one does not know", (0,), (K - 1, 2), (0, 0), End(K - 1, FULL, None, K)),
+    Unreadable("the tail's slot, the other one is at the durable end", (0,), (K, 2), (2, 50), End(K, 100, 1, K + 1)),
+    Unreadable("the tail's slot, the other is a cluster behind", (0,), (K - 1, 2), (0, 0), End(K - 1, FULL, None, K)),
     Unreadable("both slots", (0, 1), (K, 2), (0, 0), DamageError, "R1"),
     Unreadable("a cluster that a flush covered", (2 + 1,), (K, 2), (2, 50), MediumError),
     Unreadable("a cluster just before the durable position", (2 + 1,), (K, 2), (2, 0), MediumError),

@@ -60,7 +60,7 @@ def main() -> None:
                     only_open(host, command["path"])
                 else:
                     work(host, **command)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - nothing may get past the end of the fork
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)

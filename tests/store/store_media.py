@@ -16,13 +16,14 @@ from real_media import loop_over, mounted, need_root
 from siltstone.core.media import new_volume, open_backend
 from siltstone.core.options import StoreOptions
 from siltstone.plugin import BackendOptions
-from siltstone.plugin.host import PluginHost
 from siltstone.store import Store
 from siltstone.volume.ports import Ports
 from siltstone_plugins.memory import forget, open_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from siltstone.plugin.host import PluginHost
 
 MIB = 1 << 20
 #: bytes of a device

@@ -42,7 +42,9 @@ class Operation:
         else:
             with store.batch() as batch:
                 # Runs of puts and of deletions, in order.
-                for part in np.split(np.arange(len(self.keys)), np.flatnonzero(np.diff(self.values == 0)) + 1):
+                for part in np.split(
+                    np.arange(len(self.keys)), np.flatnonzero(np.diff(self.values == 0)) + 1
+                ):
                     keys, values = self.keys[part], self.values[part]
                     if values[0]:
                         batch.put_many(HASHES[keys], values, ~values)

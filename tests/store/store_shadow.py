@@ -7,7 +7,6 @@ have covered never does, though the cache goes on showing it and the next flush 
 from __future__ import annotations
 
 import errno
-import random
 from typing import TYPE_CHECKING
 
 from store_faults import Faults, input_output_error
@@ -15,6 +14,7 @@ from store_faults import Faults, input_output_error
 from siltstone.errors import DiskFullError
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
     from typing_extensions import Buffer
@@ -67,7 +67,12 @@ class Shadow(Faults):
             self.pending.append((offset, part))
         if self.failure.endswith("ENOSPC"):
             raise DiskFullError(
-                "faulty: no space", url="faulty", operation="write", offset=offset, needed=len(raw), errno=errno.ENOSPC
+                "faulty: no space",
+                url="faulty",
+                operation="write",
+                offset=offset,
+                needed=len(raw),
+                errno=errno.ENOSPC,
             )
         raise input_output_error("write", offset, len(raw))
 

@@ -112,7 +112,9 @@ def test_wrong_columns_are_refused_and_nothing_is_put(store, columns, where):
     assert len(store) == 0
 
 
-WRONG_KEYS = {name: columns[0] for name, columns in WRONG_COLUMNS.items() if name.startswith(("hashes", "ragged h"))}
+WRONG_KEYS = {
+    name: columns[0] for name, columns in WRONG_COLUMNS.items() if name.startswith(("hashes", "ragged h"))
+}
 
 
 @pytest.mark.parametrize("call", ["get_many", "delete_many"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from real_media import digest, loop_over
@@ -14,6 +14,9 @@ from store_records import assert_holds, assert_lacks, rows
 
 import siltstone
 from siltstone.errors import DamageError, MediumError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 CLUSTER = 4096
@@ -186,7 +189,9 @@ def open_faulty(path, faults, **options):
 
 
 @pytest.mark.parametrize("behind", [0, 1, 5])
-def test_a_read_error_behind_the_durable_end_is_the_torn_end_only_where_asked_for(path, faults, crashed, behind):
+def test_a_read_error_behind_the_durable_end_is_the_torn_end_only_where_asked_for(
+    path, faults, crashed, behind
+):
     journal, durable = crashed
     place = journal.at(durable + behind)
     unreadable(faults, place)

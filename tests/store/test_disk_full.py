@@ -70,7 +70,9 @@ def remount_larger(disk: Path) -> None:
 
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("make_space", [delete_others, remount_larger])
-def test_a_full_disk_is_said_reads_go_on_and_writing_resumes(disk, make_space: Callable[[Path], None], shards):
+def test_a_full_disk_is_said_reads_go_on_and_writing_resumes(
+    disk, make_space: Callable[[Path], None], shards
+):
     path = disk / "store.silt"
     with siltstone.open(path, shards=shards, erase_block=64 * 1024) as store:
         full_at, said = fill(store, 0)
@@ -245,7 +247,9 @@ def test_a_flush_that_the_system_fails_once_is_the_last(path, tmp_path, errno, w
     if not lines and "ptrace" in errors:
         pytest.skip(f"strace may not trace here: {errors.strip()}")
     (injected,) = [number for number, line in enumerate(lines) if "INJECTED" in line]
-    assert not [line for line in lines[injected + 1 :] if "sync(" in line], "a flush that failed is not tried again"
+    assert not [line for line in lines[injected + 1 :] if "sync(" in line], (
+        "a flush that failed is not tried again"
+    )
     if process.returncode != 0:
         # It failed while the store was being opened.
         assert "MediumError" in errors

@@ -62,7 +62,9 @@ def test_a_flush_that_fails_once_acknowledges_nothing_any_more(path, store, faul
         with pytest.raises(PoisonedError) as caught:
             store.flush()
         assert "EIO" in caught.value.cause
-    assert len([1 for what, *_ in faults.log if what == "flush"]) == flushes, "a flush that failed is not retried"
+    assert len([1 for what, *_ in faults.log if what == "flush"]) == flushes, (
+        "a flush that failed is not retried"
+    )
     for call in (
         lambda: store.put(info(300)),
         lambda: store.put_many(*rows(range(300, 400))),
@@ -214,7 +216,9 @@ def attempt(store, history, shown, operation):
         for number, shard in store._core.group.shards.items():
             mine = shards == number
             taken = np.array_equal(seen[mine], after[mine])
-            assert taken or np.array_equal(seen[mine], before[mine]), f"shard {number} shows a part of a batch"
+            assert taken or np.array_equal(seen[mine], before[mine]), (
+                f"shard {number} shows a part of a batch"
+            )
             # Nothing comes behind it where the journal is poisoned, and a write that failed may have been done.
             poisoned = shard.journal is not None and shard.journal.poison is not None
             if taken or poisoned:

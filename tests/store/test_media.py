@@ -86,8 +86,10 @@ class Script:
 
     def huge_batch(self) -> None:
         """More than a journal can take."""
+        count = 1_400_000
+        one_hash = np.broadcast_to(np.arange(32, dtype=np.uint8), (count, 32))
         with self.store.batch() as batch:
-            batch.put_many(np.broadcast_to(np.arange(32, dtype=np.uint8), (1_400_000, 32)), *[np.zeros(1_400_000, int)] * 2)
+            batch.put_many(one_hash, np.zeros(count, int), np.zeros(count, int))
 
     def run(self) -> list[tuple[str, object]]:
         """All of it; the answers."""

@@ -162,9 +162,15 @@ class SealedJournal:
             )
         positions = np.empty(entries, np.uint64)
         staged = self.writer.stage(stream, positions)
-        if staged is not None:
-            self._write_staged(staged, closed)
-        self.writer.take(closed)
+        try:
+            if staged is not None:
+                self._write_staged(staged, closed)
+            self.writer.take(closed)
+        except BaseException:
+            # Also an interrupt: a cluster is written once, so what is there now can never become part of another
+            # batch.
+            self.given_up = True
+            raise
         self._noted = False
         return positions
 
@@ -186,12 +192,7 @@ class SealedJournal:
             # Counted before the write: one that fails half way has written something too.
             self._unflushed += count
             piece = memoryview(staged)[done * CLUSTER_SIZE : (done + count) * CLUSTER_SIZE]
-            try:
-                self._guarded(self.backend.write, at, piece)
-            except DiskFullError:
-                # A cluster is written once: what is there now can never become part of another batch.
-                self.given_up = True
-                raise
+            self._guarded(self.backend.write, at, piece)
             done += count
 
     def _bound_flush(self, clusters: int) -> None:
@@ -218,10 +219,15 @@ class SealedJournal:
         self._flushing = position
         try:
             self._write_slot(1 - self._slot)
-        except DiskFullError:
-            self._flushing = None
+        except BaseException:
+            self.cancel_flush()
             raise
         return True
+
+    def cancel_flush(self) -> None:
+        """The flush that :meth:`begin_flush` began was interrupted: what it was to cover is not durable yet."""
+        # The next one writes the same slot: the other one still holds what was acknowledged last.
+        self._flushing = None
 
     def end_flush(self) -> None:
         """The medium was flushed after :meth:`begin_flush`: what was appended before it is durable."""

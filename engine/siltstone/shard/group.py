@@ -12,7 +12,7 @@ from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.shard import Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -103,25 +103,32 @@ class ShardGroup:
         errors: list[SiltstoneError] = []
         with self._flush_lock:
             self._check_open()
-            begun = []
-            for shard in self.shards.values() if only is None else only:
-                try:
-                    if shard.begin_flush(note=note):
-                        begun.append(shard)
-                except SiltstoneError as error:
-                    errors.append(error)
-            if begun:
-                try:
-                    self.volume.flush(shared=True)
-                except SiltstoneError as error:
-                    # The kernel may have dropped any write that no flush covered, whichever shard made it.
-                    for shard in self.shards.values():
-                        shard.flush_failed(error)
-                    raise
-                for shard in begun:
-                    shard.end_flush()
+            try:
+                self._flush(self.shards.values() if only is None else only, note, errors)
+            except SiltstoneError as error:
+                # The kernel may have dropped any write that no flush covered, whichever shard made it.
+                for shard in self.shards.values():
+                    shard.flush_failed(error)
+                raise
+            except BaseException:
+                for shard in self.shards.values():
+                    shard.cancel_flush()
+                raise
         if errors:
             raise errors[0]
+
+    def _flush(self, shards: Iterable[Shard], note: bool, errors: list[SiltstoneError]) -> None:
+        begun = []
+        for shard in shards:
+            try:
+                if shard.begin_flush(note=note):
+                    begun.append(shard)
+            except SiltstoneError as error:
+                errors.append(error)
+        if begun:
+            self.volume.flush(shared=True)
+        for shard in begun:
+            shard.end_flush()
 
     # ---- housekeeping
 

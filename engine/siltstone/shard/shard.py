@@ -75,9 +75,9 @@ class Shard:
         self.store.check_room(records)
         start = journal.writer.used
         positions = journal.append_stream(stream)
-        self._last_change = self.volume.ports.clock()
-        self.store.show_tail(journal, start)
         try:
+            self._last_change = self.volume.ports.clock()
+            self.store.show_tail(journal, start)
             self.store.apply(journal.extent, stream, positions)
         except MemoryError as error:
             self.broken = LogStoreFullError(
@@ -86,6 +86,17 @@ class Shard:
                 limit=self.store.size.records,
             )
             raise self.broken from error
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+
+    def _interrupted(self, error: BaseException) -> None:
+        """Somebody stopped us between the journal and the index."""
+        self.broken = PoisonedError(
+            f"shard {self.number}: interrupted while it took a batch ({error!r}); close the store and open it again",
+            what=f"shard {self.number}",
+            cause=repr(error),
+        )
 
     def delete(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Append a DELETE for each of the (n, size) keys that is here, as one batch; which were.
@@ -127,6 +138,12 @@ class Shard:
         with self.lock:
             if self.journal is not None:
                 self.journal.end_flush()
+
+    def cancel_flush(self) -> None:
+        """The flush was interrupted: nothing of it counts, and the next one may try again."""
+        with self.lock:
+            if self.journal is not None:
+                self.journal.cancel_flush()
 
     def flush_failed(self, error: SiltstoneError) -> None:
         """A flush of the medium failed: poison the journal if anything of it may be lost."""
@@ -238,16 +255,19 @@ class Shard:
             except SiltstoneError as error:
                 journal.fail(error)
                 raise
+            except BaseException:
+                journal.cancel_flush()
+                raise
             journal.end_flush()
         return journal.end
 
     def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
         try:
             self.volume.publish(lambda superblock: _rolled(superblock, old, end, fresh))
-        except SiltstoneError as error:
+        except BaseException:
             # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
             if old is not None and self.volume.poisoned is not None:
-                old.fail(error)
+                old.fail(self.volume.poisoned)
             raise
 
     def _close_alone(self) -> None:

@@ -14,6 +14,7 @@ from siltstone.errors import (
     PoisonedError,
     ReadOnlyError,
     SiltstoneError,
+    StateError,
 )
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN, EXTENTS_OFFSET, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import EMPTY, FREE, SHARDS_MAX, Superblock
@@ -42,6 +43,13 @@ def check_erase_block(erase_block: int) -> int:
             key="erase_block",
         )
     return erase_block
+
+
+def interrupted(url: str, error: BaseException) -> SiltstoneError:
+    """Why a volume is poisoned whose superblock write was interrupted."""
+    return StateError(
+        f"{url}: interrupted while the superblock was written ({error!r})", what=url, state="unknown"
+    )
 
 
 class Volume:
@@ -138,8 +146,11 @@ class Volume:
                     raise  # the payload did not fit: nothing was written
                 self._cause = error
                 raise
-            except SiltstoneError as error:
-                self._cause = error
+            except BaseException as error:
+                # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
+                self._cause = (
+                    error if isinstance(error, SiltstoneError) else interrupted(self.backend.url, error)
+                )
                 raise
             before, self.superblock = self.superblock, fresh
             self._discard_freed(before, fresh)
