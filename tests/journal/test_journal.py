@@ -44,13 +44,14 @@ def new_memory() -> Backend:
     return backend
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "file that punches holes"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     if request.param == "memory":
         opened = new_memory()
     else:
         kind = next(iter(file.siltstone_backends()))
-        opened = kind.open(str(tmp_path / "journal.bin"), BackendOptions(create=True))
+        extra = {} if request.param == "file" else {"discard": "punch"}
+        opened = kind.open(str(tmp_path / "journal.bin"), BackendOptions(create=True, extra=extra))
         opened.lock()
     with opened:
         yield opened

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from store_folders import quick_temporary_folder
 
 from siltstone.plugin.host import PluginHost
 
@@ -20,9 +19,9 @@ sys.path.append(str(Path(__file__).parents[1] / "plugins"))
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
+def path(quick_folder: Path) -> Path:
     """Where a store can be made."""
-    return tmp_path / "store.silt"
+    return quick_folder / "store.silt"
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +32,6 @@ def host() -> PluginHost:
 
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
-    """A folder whose flushes cost nothing, where there is one: for tests that make stores by the hundred."""
-    memory = Path("/dev/shm")
-    usable = memory.is_dir() and os.access(memory, os.W_OK)
-    with tempfile.TemporaryDirectory(prefix="siltstone-test-", dir=memory if usable else None) as folder:
-        yield Path(folder)
+    """A folder whose flushes cost little, where there is one: for tests that make many stores."""
+    with quick_temporary_folder() as folder:
+        yield folder

@@ -6,7 +6,8 @@ standard output. Started by test_kill.py, which kills the forks by their process
     started PID     a fork is there
     opened          its store is open
     flushed N       a flush returned after operation N - 1
-    ended STATUS    the fork is gone: its exit status, or minus the signal that killed it
+    ended STATUS    the fork has ended: its exit status, or minus the signal that killed it; nobody else gets its
+                    process id before the next line of the standard input
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def main() -> None:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-        _pid, status = os.waitpid(child, 0)
-        say(f"ended {os.waitstatus_to_exitcode(status)}")
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        say(f"ended {ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status}")
+        sys.stdin.readline()
+        os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

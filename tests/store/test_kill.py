@@ -28,12 +28,14 @@ class Victim:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
+        self.alive: int | None = None
 
     def start(self, **command: object) -> int:
         """Begin a life; the process id of the child."""
         self.process.stdin.write(json.dumps(command) + "\n")
         self.process.stdin.flush()
-        return int(self.expect("started"))
+        self.alive = int(self.expect("started"))
+        return self.alive
 
     def line(self) -> tuple[str, str]:
         """What is said next."""
@@ -55,6 +57,9 @@ class Victim:
         while True:
             word, rest = self.line()
             if word == "ended":
+                self.alive = None
+                self.process.stdin.write("\n")
+                self.process.stdin.flush()
                 # 0: it was only to open the store, and had done so before it could be killed.
                 assert int(rest) in (-signal.SIGKILL, 0), f"the child ended by itself: {rest}"
                 return flushed
@@ -68,14 +73,17 @@ def victim():
         [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        yield Victim(process)
+        victim = Victim(process)
+        yield victim
+        if victim.alive is not None:
+            os.kill(victim.alive, signal.SIGKILL)
         process.stdin.close()
         assert process.wait(timeout=60) == 0
 
 
 @pytest.fixture
 def rounds(full_battery):
-    return 3000 if full_battery else 120
+    return 3000 if full_battery else 150
 
 
 def spin(chance: random.Random, longest_s: float) -> None:
@@ -118,7 +126,7 @@ def one_life(victim, history, path, chance, *, number, shards):
 
 
 @pytest.mark.parametrize(("shards", "share"), [(1, 1), (8, 1), (64, 0.2)])
-def test_what_was_acknowledged_survives_a_kill(victim, tmp_path, host, shards, share, rounds):
+def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shards, share, rounds):
     rounds = int(rounds * share)
     base = random.randrange(1 << 32)
     print(f"base of the seeds: {base}")
@@ -126,7 +134,7 @@ def test_what_was_acknowledged_survives_a_kill(victim, tmp_path, host, shards, s
     for number in range(rounds):
         chance = random.Random(base + number)
         if number % LIVES_A_STORE == 0:
-            path, history = tmp_path / f"store{number}.silt", History()
+            path, history = quick_folder / f"store{number}.silt", History()
         acknowledged += one_life(victim, history, path, chance, number=number, shards=shards)
         # Recovery is killed as well, before anybody sees what it found.
         for _opening in range(chance.choice([0, 0, 0, 1, 3])):

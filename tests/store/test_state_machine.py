@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
+import contextlib
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from store_folders import quick_temporary_folder
 from store_model import HASHES, UNIVERSE, History, Operation, seen_in, shards_of_keys
 
 import siltstone
@@ -27,8 +26,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(shards=st.sampled_from([1, 2, 5]))
     def make(self, shards):
-        self.folder = Path(tempfile.mkdtemp(prefix="siltstone-machine-"))
-        self.path = self.folder / "store.silt"
+        self.ending = contextlib.ExitStack()
+        self.path = self.ending.enter_context(quick_temporary_folder()) / "store.silt"
         self.history = History()
         self.number = 0
         self.store = self.open(shards=shards, erase_block=64 * 1024)
@@ -38,9 +37,9 @@ class StoreMachine(RuleBasedStateMachine):
         return siltstone.open(self.path, plugins=PLUGINS, **options)
 
     def teardown(self):
-        if hasattr(self, "folder"):
+        if hasattr(self, "store"):
             self.store.close()
-            shutil.rmtree(self.folder)
+            self.ending.close()
 
     def do(self, call, keys, deleted=None):
         self.number += 1

@@ -131,7 +131,6 @@ class Journal:
         self._check_open()
         old = self.extent
         if self.format == "sealed":
-            self.space.release(old)
             self._start(self.space.adopt(old.offset, old.length, self.space.next_generation()))
         else:
             self._start(old)
@@ -224,7 +223,6 @@ class Journal:
                 )
             old = self.extent
             if old.generation != where.generation:
-                self.space.release(old)
                 self._extent = self.space.adopt(old.offset, old.length, where.generation)
             self._log = SealedLog.resumed(self.space.backend, self.space.uuid, self.extent, where.end)
         self._stopped = False
@@ -241,7 +239,6 @@ class Journal:
             )
         extent = self.extent
         if generation is not None and generation != extent.generation:
-            self.space.release(extent)
             extent = self._extent = self.space.adopt(extent.offset, extent.length, generation)
         log, found = SealedLog.recovered(self.space.backend, self.space.uuid, extent)
         self._log, self._stopped = log, True

@@ -67,9 +67,13 @@ class BareSpace:
         return self.adopt(at, size, self.next_generation())
 
     def adopt(self, offset: int, length: int, generation: int) -> Extent:
-        """Take note of an extent that was given out before: where it lies, and the life that its journal is in."""
+        """Take note of an extent that was given out before, and of the life that its journal is in.
+
+        Takes the place of what is known of the same offset; nothing is written or discarded.
+        """
         # The id is part of the seed of every seal, so another process must come to the same one.
         extent = Extent(offset // self.erase_block, offset, length, generation=generation)
+        self._extents = [kept for kept in self._extents if kept.offset != offset]
         self._extents.append(extent)
         return extent
 
