@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from store_faults import Faults, input_output_error
 
 from siltstone.errors import DiskFullError
+from siltstone.format.constants import SLOT_OFFSETS
 
 if TYPE_CHECKING:
     import random
@@ -49,9 +50,15 @@ class Shadow(Faults):
         self.write = self._write
         self.flush = self._flush
         self._lost = False
+        self._superblocks: dict[int, bytes] = {}
 
     def _write(self, inner: Backend, offset: int, data: Buffer) -> None:
         raw = bytes(data)
+        if offset in SLOT_OFFSETS:
+            sequence = int.from_bytes(raw[16:24], "big")
+            assert self._superblocks.setdefault(sequence, raw) == raw, (
+                f"two superblocks have sequence {sequence}"
+            )
         self.transfers += 1
         if self.transfers != self.fail_at:
             self.pending.append((offset, raw))

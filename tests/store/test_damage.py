@@ -150,6 +150,17 @@ def test_what_another_volume_left_is_damage(rolled, tmp_path):
     assert_damage(rolled, closed, 0, closed.at(0))
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("cluster", [0, 17, 36])
+def test_damage_to_what_was_acknowledged_before_a_crash_is_not_a_torn_end(path, crashed, cluster, read_only):
+    journal, _durable = crashed
+    flip(path, journal.at(cluster) + 123)
+    assert_damage(path, journal, cluster, journal.at(cluster), read_only=read_only)
+    flip(path, journal.at(cluster) + 123)
+    with siltstone.open(path) as store:
+        assert_holds(store, range(3000))
+
+
 # ---- what cannot be read
 
 

@@ -279,11 +279,9 @@ def sequence_of(slot: bytes) -> int:
     return int.from_bytes(slot[16:24], "big")
 
 
-@pytest.mark.parametrize("slots", [(0,), (1,), (0, 1)])
-@pytest.mark.parametrize("sealed", [True, False])
+# One slot alone whose checksum does not hold is damaged, and the other one counts.
+@pytest.mark.parametrize(("slots", "sealed"), [((0,), True), ((1,), True), ((0, 1), True), ((0, 1), False)])
 def test_a_superblock_of_another_version_is_refused_and_not_written(store_path, slots, sealed):
-    if not sealed and slots != (0, 1):
-        pytest.skip("such a slot is damaged, and the other one counts")
     for number in slots:
         changed = resealed(slot_of(store_path, number), version=2)
         # A later version may have another checksum; its number stands where ours does.

@@ -38,6 +38,13 @@ cdef extern from * nogil:
     """
     #include <stdint.h>
     #define prefetch(at) __builtin_prefetch((const void *)(at))
+    #define lowest_bit(bits) __builtin_ctz(bits)
+    static inline unsigned free_lanes(const uint64_t *slots) {
+        return (slots[0] == 0) | (slots[1] == 0) << 1 | (slots[2] == 0) << 2 | (slots[3] == 0) << 3;
+    }
+    static inline unsigned popcount(unsigned bits) { /* of 4 bits */
+        return (0x4332322132212110u >> (4 * bits)) & 7;
+    }
     static inline uint64_t load_acquire(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
     static inline uint64_t load_relaxed(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
     static inline void store_release(uint64_t *at, uint64_t word) { __atomic_store_n(at, word, __ATOMIC_RELEASE); }
@@ -52,6 +59,9 @@ cdef extern from * nogil:
     }
     """
     void prefetch(const void *at)
+    unsigned int lowest_bit(unsigned int bits)
+    unsigned int free_lanes(const uint64_t *slots)
+    unsigned int popcount(unsigned int bits)
     uint64_t load_acquire(const uint64_t *at)
     uint64_t load_relaxed(const uint64_t *at)
     void store_release(uint64_t *at, uint64_t word)
@@ -277,20 +287,12 @@ cdef struct Node:
     int lane
 
 
-cdef inline int free_lane(const uint64_t *slots) noexcept nogil:
-    """A lane of a bucket that holds nothing, or -1."""
-    cdef int lane
-    for lane in range(BUCKET):
-        if slots[lane] == 0:
-            return lane
-    return -1
-
-
 cdef bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buckets, uint64_t first, uint64_t second,
                     uint64_t **room) noexcept nogil:
     """Free a slot in bucket `first` or `second`, both full, by the shortest chain of moves; False where there is none."""
     cdef Node nodes[SEARCH_NODES]
-    cdef int count = 2, at = 0, lane, hole
+    cdef int count = 2, at = 0, lane
+    cdef unsigned int holes
     cdef uint64_t one, two, other
     cdef uint64_t *slots
     cdef uint64_t *target
@@ -301,9 +303,9 @@ cdef bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buc
         for lane in range(BUCKET):
             buckets_of(slots[lane] >> PLACE_BITS, buckets, &one, &two)
             other = two if one == nodes[at].index else one
-            hole = free_lane(bucket(table, number, window, other))
-            if hole >= 0:
-                target = bucket(table, number, window, other) + hole
+            holes = free_lanes(bucket(table, number, window, other))
+            if holes:
+                target = bucket(table, number, window, other) + lowest_bit(holes)
                 # From the hole back to the root: each move fills the hole behind the one before.
                 while True:
                     slots = bucket(table, number, window, nodes[at].index)
@@ -324,18 +326,14 @@ cdef bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buc
 
 
 cdef inline uint64_t *free_slot(uint64_t *one, uint64_t *two) noexcept nogil:
-    """A free slot in the emptier of two buckets, or NULL."""
-    cdef int i, free_one = 0, free_two = 0
-    cdef uint64_t *in_one = NULL
-    cdef uint64_t *in_two = NULL
-    for i in range(BUCKET):
-        if one[i] == 0:
-            free_one += 1
-            in_one = &one[i]
-        if two[i] == 0:
-            free_two += 1
-            in_two = &two[i]
-    return in_two if free_two > free_one else in_one
+    """A free slot in the emptier of two buckets, or NULL. Without branches that nothing predicts."""
+    cdef unsigned int free_one = free_lanes(one), free_two = free_lanes(two)
+    cdef bint second = popcount(free_two) > popcount(free_one)
+    cdef unsigned int lanes = free_two if second else free_one
+    cdef uint64_t *slots = two if second else one
+    if lanes == 0:
+        return NULL
+    return slots + lowest_bit(lanes)
 
 
 cdef bint rebuild(Table *table, uint64_t number, uint64_t buckets) noexcept nogil:
