@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siltstone.core.batch import Batch
-from siltstone.core.columns import key_rows, payload_rows, to_columns
+from siltstone.core.columns import key_rows, one_key, payload_rows, to_columns
 from siltstone.core.core import Core
 from siltstone.core.info import StoreInfo, describe
 from siltstone.errors import ClosedError, EntryError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 #: rows of a put_many that go to each shard as one batch, on the mean
 _ROWS_A_SHARD = 8192
+_BYTES_AT_ONCE = 32 << 20
 
 
 class Store:
@@ -46,7 +47,7 @@ class Store:
         self._read_only_reason = core.read_only_reason
         self._recoveries = core.recoveries
         self._host = core.host
-        self._default = self._host.entry_type_named("hash_info")
+        self._default = core.default_type
         self._shards = core.volume.superblock.shards
 
     # ---- putting
@@ -76,7 +77,7 @@ class Store:
         rows = payload_rows(kind, columns)
         group = core.writable()
         core.record_type(kind)
-        step = _ROWS_A_SHARD * self._shards
+        step = self._step(rows)
         for start in range(0, len(rows), step):
             stream, counts = core.router.route(kind.id, rows[start : start + step])
             group.append(split_by_shard(stream, counts, rows.shape[1] + ENTRY_HEADER_SIZE))
@@ -87,7 +88,12 @@ class Store:
         """The record last put under `key`, or None."""
         core = self._open()
         kind = self._type(entry_type)
-        payload = core.reader.get(kind.id, key)
+        try:
+            payload = core.reader.get(kind.id, key)
+        except (TypeError, ValueError) as error:
+            raise EntryError(
+                f"{kind.name}: key {key!r:.80}: must be bytes: {error}", type=kind.name
+            ) from error
         return None if payload is None else kind.from_payload(payload)
 
     def get_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> tuple[NDArray[Any], ...]:
@@ -108,9 +114,7 @@ class Store:
 
     def delete(self, key: Buffer, *, entry_type: str | None = None) -> bool:
         """Delete what was put under `key`; whether there was anything. Not durable yet."""
-        return bool(
-            self.delete_many(np.frombuffer(memoryview(key), np.uint8)[None], entry_type=entry_type)[0]
-        )
+        return bool(self.delete_many(one_key(key), entry_type=entry_type)[0])
 
     def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> NDArray[np.bool_]:
         """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet."""
@@ -119,7 +123,7 @@ class Store:
         rows = key_rows(kind, keys)
         group = core.writable()
         found = np.zeros(len(rows), bool)
-        step = _ROWS_A_SHARD * self._shards
+        step = self._step(rows)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             shards = core.router.shards_of(kind.id, part)
@@ -199,6 +203,11 @@ class Store:
         if core is None:
             raise ClosedError(f"{self._url}: the store is closed", what="store")
         return core
+
+    def _step(self, rows: NDArray[np.uint8]) -> int:
+        """Rows that are routed at once: few enough for one journal, should they all be one shard's."""
+        fitting: int = _BYTES_AT_ONCE // (rows.shape[1] + 3)
+        return max(1, min(_ROWS_A_SHARD * self._shards, fitting))
 
     def _type(self, name: str | None) -> EntryType:
         return self._default if name is None else self._host.entry_type_named(name)

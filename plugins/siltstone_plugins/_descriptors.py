@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -28,6 +30,7 @@ class Descriptors:
         self._lock = threading.Lock()
         self._users = 0
         self._closed = False
+        self._process = os.getpid()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -57,15 +60,16 @@ class Descriptors:
         if self._closed and not self._users:
             while self._open:
                 # An error here has nothing to report: what mattered was flushed, and the number is free.
-                _close_quietly(self._open.pop())
+                self._let_go(self._open.pop())
+
+    def _let_go(self, descriptor: int) -> None:
+        # A child that was forked from here shares the lock, and may live on: the owner gives it up for both.
+        if os.getpid() == self._process:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self._closed = True
         self._release()
-
-
-def _close_quietly(descriptor: int) -> None:
-    try:
-        os.close(descriptor)
-    except OSError:
-        return

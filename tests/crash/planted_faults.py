@@ -12,14 +12,14 @@ from medium import Medium
 from siltstone.errors import MediumError
 from siltstone.format.constants import CLUSTER_SIZE, SLOT_OFFSETS
 from siltstone.format.seal import End, Position, journal_key, parse_seal
-from siltstone.format.superblock import FREE, encode_slot
+from siltstone.format.superblock import FREE, decode_slot
 from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
 from siltstone.shard import opening, space
 from siltstone.shard.shard import Shard
 from siltstone.volume import volume as volume_module
-from siltstone.volume.slots import write_superblock
+from siltstone.volume.slots import write_slots
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -252,45 +252,43 @@ def one_order_for_all_journals(plant: Plant) -> None:
 # ---- the superblock and the space
 
 
-def _plant_slots(plant: Plant, write: Any) -> None:
-    plant.setattr(volume_module, "write_superblock", write)
-
-
 def the_current_slot_first(plant: Plant) -> None:
-    def write(backend: Any, superblock: Any, current: int) -> int:
-        write_superblock(backend, superblock, 1 - current)
+    def write(backend: Any, data: bytes, current: int) -> int:
+        write_slots(backend, data, 1 - current)
         return 1 - current
 
-    _plant_slots(plant, write)
+    plant.setattr(volume_module, "write_slots", write)
 
 
 def both_slots_under_one_flush(plant: Plant) -> None:
-    def write(backend: Any, superblock: Any, current: int) -> int:
+    def write(backend: Any, data: bytes, current: int) -> int:
         for offset in SLOT_OFFSETS:
-            backend.write(offset, encode_slot(superblock))
+            backend.write(offset, data)
         backend.flush()
         return 1 - current
 
-    _plant_slots(plant, write)
+    plant.setattr(volume_module, "write_slots", write)
 
 
 def one_slot_only(plant: Plant) -> None:
-    def write(backend: Any, superblock: Any, current: int) -> int:
-        backend.write(SLOT_OFFSETS[1 - current], encode_slot(superblock))
+    def write(backend: Any, data: bytes, current: int) -> int:
+        backend.write(SLOT_OFFSETS[1 - current], data)
         backend.flush()
         return 1 - current
 
-    _plant_slots(plant, write)
+    plant.setattr(volume_module, "write_slots", write)
 
 
 def space_discarded_before_it_is_free(plant: Plant) -> None:
-    def write(backend: Any, superblock: Any, current: int) -> int:
-        for extent in superblock.extents:
+    def write(backend: Any, data: bytes, current: int) -> int:
+        slot = decode_slot(data)
+        assert slot is not None
+        for extent in slot.superblock.extents:
             if extent.state == FREE:
                 backend.discard(extent.offset, extent.length)
-        return write_superblock(backend, superblock, current)
+        return write_slots(backend, data, current)
 
-    _plant_slots(plant, write)
+    plant.setattr(volume_module, "write_slots", write)
 
 
 def a_format_that_zeroes_nothing(plant: Plant) -> None:

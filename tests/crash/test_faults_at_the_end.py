@@ -24,7 +24,7 @@ def three_clusters() -> JournalLife:
     return life
 
 
-@pytest.mark.parametrize("cluster", range(10))
+@pytest.mark.parametrize("cluster", range(9))  # nothing is ever written into the last one
 def test_a_cluster_that_cannot_be_read_is_never_taken_for_the_end(cluster):
     life = three_clusters()
     medium = Medium(life.medium.at_rest)

@@ -16,13 +16,14 @@ from siltstone.format.superblock import (
     KIND_FREE,
     KIND_JOURNAL,
     KIND_RESERVE,
+    SHARDS_MAX,
     Extent,
     RecordedType,
     Superblock,
     first_extent_offset,
 )
 
-U64 = 2**64 - 1
+COUNT_MAX = 2**63 - 1
 MIB = 1 << 20
 
 SAMPLE = Superblock(
@@ -61,14 +62,16 @@ def ends(draw, length: int) -> End:
 @st.composite
 def superblocks(draw) -> Superblock:
     erase_block = 1 << draw(st.integers(16, 25))
-    shards = draw(st.integers(1, 4096))
-    sequence = draw(st.integers(1, U64))
+    shards = draw(st.integers(1, SHARDS_MAX))
+    sequence = draw(st.integers(1, COUNT_MAX))
     next_extent = draw(st.integers(20, 2**32 - 1))
     ids = draw(st.lists(st.integers(0, next_extent - 1), unique=True, max_size=8))
     offset = first_extent_offset(erase_block)
     extents = []
     active: set[int] = set()
-    orders = iter(draw(st.lists(st.integers(0, U64), unique=True, min_size=len(ids), max_size=len(ids))))
+    orders = iter(
+        draw(st.lists(st.integers(0, COUNT_MAX), unique=True, min_size=len(ids), max_size=len(ids)))
+    )
     for number in ids:
         offset += erase_block * draw(st.integers(0, 3))
         length = erase_block * draw(st.integers(1, JOURNAL_SIZE_MAX // erase_block))
@@ -97,10 +100,10 @@ def superblocks(draw) -> Superblock:
     return Superblock(
         uuid=draw(st.binary(min_size=16, max_size=16)),
         erase_block=erase_block,
-        created=draw(st.integers(0, U64)),
+        created=draw(st.integers(0, COUNT_MAX)),
         shards=shards,
         sequence=sequence,
-        epoch=draw(st.integers(0, U64)),
+        epoch=draw(st.integers(0, COUNT_MAX)),
         clean=draw(st.booleans()),
         next_extent=next_extent,
         entry_types=draw(st.dictionaries(st.integers(1, 254), types, max_size=5)),

@@ -221,7 +221,7 @@ def siphash_1_3(words: tuple[int, int], message: bytes) -> int:
 
 
 @pytest.mark.parametrize(("kind", "size"), [(2, 32), (2, 7), (0x10, 8), (0xFE, 1), (0x55, 250)])
-@pytest.mark.parametrize("shards", [1, 3, 8, 1000, 4096])
+@pytest.mark.parametrize("shards", [1, 3, 8, 1000, 1024])
 def test_the_shard_of_a_key_is_the_pages(kind, size, shards):
     keys = np.random.default_rng(size).integers(0, 256, (200, size), np.uint8)
     uuid = bytes(range(100, 116))

@@ -144,10 +144,12 @@ REFUSED = {
     "uuid huge": with_field(uuid=bytes(400_000)),
     "clean an integer": with_field(clean=1),
     "shards none": with_field(shards=0),
-    "shards many": with_field(shards=4097),
+    "shards many": with_field(shards=1025),
     "shards true": with_field(shards=True),
     "shards float": with_field(shards=2.0),
     "epoch negative": with_field(epoch=-1),
+    "epoch that cannot rise": with_field(epoch=2**63),
+    "order that cannot rise": with_extent(order=2**63),
     "created text": with_field(created="now"),
     "extent ids all used": with_field(next_extent=2**32),
     "entry types a list": with_field(entry_types=[1]),
@@ -197,6 +199,9 @@ REFUSED = {
     "two journals in one place of a replay": with_extent(shard=1),
     "a free extent that is active": with_extent(kind="free", state="active"),
     "a journal that is free": with_extent(state="free"),
+    "kept extent larger than a journal can be": with_extent(
+        dump=dump(8 * MIB, 64 * MIB + 65536), kind="reserve", state="free"
+    ),
     "a kept extent that is closed": with_extent(kind="reserve"),
 }
 
@@ -206,6 +211,11 @@ def test_what_breaks_a_rule_is_refused(fields):
     with pytest.raises(ForeignVolumeError) as caught:
         decode(fields)
     assert len(str(caught.value)) < 2000
+
+
+def test_a_sequence_that_cannot_rise_is_refused():
+    with pytest.raises(ForeignVolumeError, match=str(2**63)):
+        decode_slot(sealed_slot(msgpack.packb(fields_of()), sequence=2**63))
 
 
 #: as far as the machine is concerned: bytes that claim more than they hold

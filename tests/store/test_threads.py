@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from real_media import make_file
 from store_faults import Faults, at_call
 from store_records import assert_holds, assert_lacks, digest, hashes, info, rows
 
@@ -268,3 +269,23 @@ def test_many_flushes_at_once_are_few_flushes_of_the_medium(path):
         assert flushes <= 3, (
             "the one that was slow, the one that serves all who waited, and an idle note at most"
         )
+
+
+def test_a_write_while_the_file_grows_is_no_sign_that_it_was_cut(path):
+    """One thread makes room for a journal while others write; the one must not mislead the others."""
+    with make_file(path, 4096) as backend:
+        ended = threading.Event()
+
+        def grow():
+            try:
+                for size in range(8192, 24 * MIB, 4096):
+                    backend.grow(size)
+            finally:
+                ended.set()
+
+        def write():
+            while not ended.is_set():
+                backend.write(0, b"x" * 4096)
+
+        together(3, lambda number: grow() if number == 0 else write())
+        assert backend.read(0, 4096) == b"x" * 4096

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from siltstone.core.columns import key_rows, payload_rows
+from siltstone.core.columns import key_rows, one_key, payload_rows
 from siltstone.errors import StateError
 from siltstone.format.constants import ENTRY_HEADER_SIZE
 from siltstone.shard.shard import delete_stream
@@ -60,7 +60,7 @@ class Batch:
 
     def delete(self, key: Buffer, *, entry_type: str | None = None) -> None:
         """Add the deletion of one key, whether or not it is there."""
-        self.delete_many(np.frombuffer(memoryview(key), np.uint8)[None], entry_type=entry_type)
+        self.delete_many(one_key(key), entry_type=entry_type)
 
     def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> None:
         """Add the deletion of n keys, whether or not they are there."""

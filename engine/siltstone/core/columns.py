@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Buffer
 
     from siltstone.plugin.types import EntryType
 
@@ -47,6 +48,17 @@ def key_rows(entry_type: EntryType, keys: ArrayLike) -> NDArray[np.uint8]:
     if entry_type.key is None:
         raise EntryError(f"{entry_type.name}: the type has no key", type=entry_type.name)
     return _byte_rows(entry_type, "keys", entry_type.key[1], keys)
+
+
+def one_key(key: Buffer) -> NDArray[np.uint8]:
+    """One key as a (1, size) array; EntryError for what is no string of bytes."""
+    try:
+        view = memoryview(key)
+    except TypeError as error:
+        raise EntryError(f"key {key!r:.80}: must be bytes: {error}") from error
+    if view.ndim != 1 or view.itemsize != 1:
+        raise EntryError(f"key {key!r:.80}: must be bytes, not items of {view.itemsize}")
+    return np.frombuffer(view, np.uint8)[None]
 
 
 def column_names(entry_type: EntryType) -> list[str]:
@@ -100,7 +112,9 @@ def _column(entry_type: EntryType, name: str, dtype: np.dtype[Any], column: Arra
 
 def _byte_rows(entry_type: EntryType, name: str, size: int, rows: ArrayLike) -> NDArray[np.uint8]:
     array = _as_array(entry_type, name, rows)
-    if array.ndim == 1 and array.dtype.kind in "SV" and array.dtype.itemsize == size:
+    # NumPy pads byte strings of a list to the longest, which would make other keys of the shorter ones.
+    exact = isinstance(rows, np.ndarray) or _sizes(rows) == {size}
+    if exact and array.ndim == 1 and array.dtype.kind in "SV" and array.dtype.itemsize == size:
         array = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), size)
     if array.ndim != 2 or array.shape[1] != size or array.dtype != np.uint8:
         if array.size == 0 and array.ndim <= 2 and len(array) == 0:
@@ -110,6 +124,11 @@ def _byte_rows(entry_type: EntryType, name: str, size: int, rows: ArrayLike) -> 
             type=entry_type.name,
         )
     return np.ascontiguousarray(array)
+
+
+def _sizes(rows: ArrayLike) -> set[int]:
+    """The lengths of what a sequence of byte strings holds."""
+    return {len(row) for row in rows if isinstance(row, bytes)} if isinstance(rows, (list, tuple)) else set()
 
 
 def _as_array(entry_type: EntryType, name: str, values: ArrayLike) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from siltstone.core.consuming import Consumers
 from siltstone.core.media import open_volume, recorded
 from siltstone.errors import ClosedError, PluginError, ReadOnlyError, VersionError
+from siltstone.format.constants import ENTRY_SIZE_MAX
 from siltstone.index.table import KeyTypes, Reader, Router
 from siltstone.plugin.host import PluginHost
 from siltstone.shard.group import ShardGroup
@@ -39,6 +40,8 @@ class Core:
     def __init__(self, options: StoreOptions) -> None:
         self.options = options
         self.host = options.plugins or PluginHost.load(options.plugins_allow)
+        #: what the front door's calls mean where they name no type
+        self.default_type: EntryType = self.host.entry_type_named("hash_info")
         self.group: ShardGroup | None = None
         self.read_only_reason = ""
         self._stop = threading.Event()
@@ -61,11 +64,13 @@ class Core:
             for number, kind in self.host.entry_types.items()
             if kind.key is not None and (number in provided or number not in superblock.entry_types)
         }
-        self.types = KeyTypes(keys)
+        self.types = KeyTypes(keys, superblock.entry_types)
         consumers = Consumers(self.host, provided)
         opening = OpenOptions(
             types=self.types,
-            key_entry_bytes=min(2 + offset + size for offset, size in keys.values()),
+            key_entry_bytes=min(
+                (2 + offset + size for offset, size in keys.values()), default=ENTRY_SIZE_MAX
+            ),
             index_memory=self.options.index_memory,
             unreadable_is_torn=self.options.unreadable_is_torn,
             threads=max(1, min(superblock.shards, os.cpu_count() or 1)),
@@ -155,11 +160,10 @@ class Core:
 
     def close(self) -> None:
         """Flush, mark the volume clean, give it up. What failed is raised when everything is given up."""
-        self._stop.set()
-        self._wake.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        if self.volume.is_forked:
+            return  # it is the parent's: its threads and locks are not here, and nothing of it may be written
         try:
+            self._end_housekeeping()
             if self.group is not None:
                 self.group.close()
         finally:
@@ -167,11 +171,14 @@ class Core:
 
     def abandon(self) -> None:
         """Give the volume up without a flush or a mark, as if the process had died. For tests."""
+        self._end_housekeeping()
+        self._release()
+
+    def _end_housekeeping(self) -> None:
         self._stop.set()
         self._wake.set()
         if self._keeper is not None:
             self._keeper.join()
-        self._release()
 
     def _release(self) -> None:
         """Give up the volume, and with the last lookup that runs the maps of its journals."""

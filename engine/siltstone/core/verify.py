@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from siltstone.core.media import open_backend
 from siltstone.errors import DamageError, MediumError, SiltstoneError
-from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.format.constants import CLUSTER_SIZE, TYPE_DELETE
 from siltstone.format.superblock import ACTIVE
-from siltstone.journal.blocks import block_of
+from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import recover
 from siltstone.shard.opening import ReplayProgress
@@ -18,6 +20,8 @@ from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from siltstone.core.options import StoreOptions
     from siltstone.format.superblock import Extent
@@ -135,8 +139,26 @@ def _verify_journal(backend: Backend, volume: Volume, extent: Extent, tally: _Ta
             )
     assert end is not None
     reader = LogReader(backend, uuid, extent)
+    known = np.array([*volume.superblock.entry_types, TYPE_DELETE], np.uint8)
     for first, data in reader.chunks(end.cluster):
-        tally.take(len(data) // CLUSTER_SIZE, len(block_of(data, CLUSTER_SIZE, first)))
-    last, _slot = reader.last_cluster(end)
+        _take(block_of(data, CLUSTER_SIZE, reader.offset_of(first)), extent, known, tally)
+    last, slot = reader.last_cluster(end)
     if end.byte:
-        tally.take(1, len(block_of(last, end.byte, end.cluster)))
+        at = reader.offset_of(end.cluster) if slot is None else extent.offset + slot * CLUSTER_SIZE
+        _take(block_of(last, end.byte, at), extent, known, tally)
+
+
+def _take(block: EntryBlock, extent: Extent, known: NDArray[np.uint8], tally: _Tally) -> None:
+    tally.take(len(block.data) // CLUSTER_SIZE, len(block))
+    strange = np.flatnonzero(~np.isin(block.types, known))
+    if len(strange):
+        kind, offset = int(block.types[strange[0]]), int(block.offsets[strange[0]])
+        tally.problems.append(
+            Problem(
+                extent.id,
+                None,
+                offset,
+                f"{tally.url}: journal {extent.id}, at byte {offset} of the volume: an entry of type {kind:#04x},"
+                " which the superblock does not name",
+            )
+        )

@@ -80,13 +80,16 @@ cdef bint is_content(uint8_t kind) noexcept nogil:
     return kind != TYPE_INVALID and kind != TYPE_END and kind != TYPE_SKIP and kind != TYPE_NONE
 
 
-cdef bint tiles(const uint8_t *cluster, uint32_t used) noexcept nogil:
+cdef bint tiles(const uint8_t *cluster, uint32_t used, uint32_t boundary) noexcept nogil:
+    """Whether entries fill `used` bytes exactly, and one of them starts or ends at `boundary`."""
     cdef uint32_t at = 0
+    cdef bint met = boundary == 0
     while at < used:
         if used - at < 2 or cluster[at] < 2 or cluster[at] > ENTRY_MAX or not is_content(cluster[at + 1]):
             return False
         at += cluster[at]
-    return at == used
+        met |= at == boundary
+    return at == used and met
 
 
 cdef class SealKey:
@@ -106,7 +109,7 @@ cdef class SealKey:
             return False
         if used > USED_MAX or (committed > used and committed != NO_BOUNDARY):
             return False
-        return tiles(cluster, used)
+        return tiles(cluster, used, 0 if committed == NO_BOUNDARY else committed)
 
     cdef void seal(self, uint8_t *cluster) noexcept nogil:
         store_be64(cluster + CHECKSUM_AT, xxh3_long(cluster, CHECKSUM_AT, self.secret))
@@ -142,6 +145,13 @@ cdef class SealKey:
         with nogil:
             for i in range(count):
                 flags[i] = self.valid(base + i * CLUSTER)
+
+
+def is_boundary(const uint8_t[::1] cluster not None, uint32_t byte):
+    """Whether an entry of a verified cluster starts or ends at `byte`."""
+    if cluster.shape[0] != CLUSTER:
+        raise ValueError(f"a cluster has {CLUSTER} bytes, not {cluster.shape[0]}")
+    return tiles(&cluster[0], load_be16(&cluster[4072]), byte)
 
 
 def seal_cluster(SealKey key not None, uint8_t[::1] cluster not None):
@@ -266,7 +276,7 @@ cdef class ClusterWriter:
             raise ValueError(f"a tail of {self.used} bytes")
         if self.used:
             memcpy(self.tail, &tail[0], self.used)
-            if not tiles(self.tail, self.used):
+            if not tiles(self.tail, self.used, 0):
                 raise EntryError(f"the tail's {self.used} bytes are not whole entries", size=int(self.used))
         self.capacity = 0
 

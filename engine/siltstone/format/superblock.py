@@ -43,11 +43,14 @@ STATES: Final = (FREE, EMPTY, ACTIVE, CLOSED)
 #: a shard's first journal must not be larger than a journal can be [bytes]
 ERASE_BLOCK_MAX: Final = JOURNAL_SIZE_MAX // JOURNAL_ERASE_BLOCKS_FIRST
 
-SHARDS_MAX: Final = 4096
+SHARDS_MAX: Final = 1024
 
 _HEADER = struct.Struct(">8sIIQQ")
 _DUMP = struct.Struct(">QQ")
-_U64 = 1 << 64
+#: numbers that are counted up from what a superblock says stay below this
+_COUNT_MAX = 1 << 63
+#: an extent id has 32 bits in a journal's seed
+_EXTENT_ID_MAX = 1 << 32
 assert _HEADER.size == SUPERBLOCK_HEADER_SIZE
 assert _DUMP.size == DUMP_SIZE
 
@@ -155,8 +158,11 @@ def first_extent_offset(erase_block: int) -> int:
     return -(-EXTENTS_OFFSET // erase_block) * erase_block
 
 
-def encode_slot(superblock: Superblock) -> bytes:
-    """The bytes of a slot, padded with zeros to whole clusters; DiskFullError where the payload does not fit."""
+def encode_slot(superblock: Superblock, *, spared: int = 0) -> bytes:
+    """The bytes of a slot, padded with zeros to whole clusters.
+
+    DiskFullError where the payload does not fit, or would leave less than `spared` bytes.
+    """
     payload = pack(
         {
             "uuid": superblock.uuid,
@@ -174,7 +180,9 @@ def encode_slot(superblock: Superblock) -> bytes:
             "extents": [extent.to_map() for extent in superblock.extents],
         }
     )
-    if len(payload) > SUPERBLOCK_PAYLOAD_MAX:
+    if superblock.next_extent >= _EXTENT_ID_MAX:
+        raise DiskFullError(f"extent ids end at {_EXTENT_ID_MAX - 1}", needed=superblock.next_extent)
+    if len(payload) > SUPERBLOCK_PAYLOAD_MAX - spared:
         raise DiskFullError(
             f"the superblock has no room for {len(superblock.extents)} extents: {len(payload)} bytes,"
             f" at most {SUPERBLOCK_PAYLOAD_MAX}",
@@ -282,6 +290,8 @@ def _of_type(value: Any, kind: type, name: str) -> Any:
 
 def _parse(fields: Any, sequence: int) -> Superblock:
     _of_type(fields, dict, "the payload")
+    if sequence >= _COUNT_MAX:
+        raise ValueError(f"sequence {sequence}, must be below {_COUNT_MAX}")
     _integer(fields, "cluster_size", CLUSTER_SIZE, CLUSTER_SIZE + 1)
     erase_block = _integer(fields, "erase_block", ERASE_BLOCK_MIN, ERASE_BLOCK_MAX + 1)
     if erase_block & (erase_block - 1):
@@ -292,12 +302,12 @@ def _parse(fields: Any, sequence: int) -> Superblock:
     superblock = Superblock(
         uuid=uuid,
         erase_block=erase_block,
-        created=_integer(fields, "created", 0, _U64),
+        created=_integer(fields, "created", 0, _COUNT_MAX),
         shards=_integer(fields, "shards", 1, SHARDS_MAX + 1),
         sequence=sequence,
-        epoch=_integer(fields, "epoch", 0, _U64),
+        epoch=_integer(fields, "epoch", 0, _COUNT_MAX),
         clean=_of_type(fields["clean"], bool, "clean"),
-        next_extent=_integer(fields, "next_extent", 0, 1 << 32),
+        next_extent=_integer(fields, "next_extent", 0, _EXTENT_ID_MAX),
         entry_types=dict(map(_parse_type, _of_type(fields["entry_types"], dict, "entry_types").items())),
     )
     listed = _of_type(fields["extents"], list, "extents")
@@ -341,7 +351,7 @@ def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
         length=length,
         kind=_choice(fields, "kind", KINDS),
         shard=_integer(fields, "shard", 0, superblock.shards),
-        order=_integer(fields, "order", 0, _U64),
+        order=_integer(fields, "order", 0, _COUNT_MAX),
         state=_choice(fields, "state", STATES),
         format=_choice(fields, "format", ("sealed",)),
         generation=_integer(fields, "generation", 0, superblock.sequence + 1),
@@ -364,8 +374,10 @@ def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
             raise ValueError(f"extent {extent.id} at {extent.offset} overlaps what ends at {position}")
         if (extent.kind == KIND_JOURNAL) == (extent.state == FREE):
             raise ValueError(f"extent {extent.id} is of kind {extent.kind} and {extent.state}")
-        if extent.kind == KIND_JOURNAL and extent.length > JOURNAL_SIZE_MAX:
-            raise ValueError(f"journal {extent.id} has {extent.length} bytes, at most {JOURNAL_SIZE_MAX}")
+        if extent.kind != KIND_FREE and extent.length > JOURNAL_SIZE_MAX:
+            raise ValueError(
+                f"{extent.kind} {extent.id} has {extent.length} bytes, at most {JOURNAL_SIZE_MAX}"
+            )
         if extent.state == CLOSED and extent.end is None:
             raise ValueError(f"extent {extent.id} is closed and has no end")
         position = extent.stop

@@ -18,12 +18,16 @@ static struct sigaction guard_previous;
 static void guard_on_sigbus(int number, siginfo_t *info, void *context) {
     if (guard_return != NULL)
         siglongjmp(*guard_return, 1);
-    if (guard_previous.sa_flags & SA_SIGINFO)
-        guard_previous.sa_sigaction(number, info, context);
-    else if (guard_previous.sa_handler == SIG_DFL)
+    /* Taken out before it is called: it may restore us as its own predecessor and raise the signal again. */
+    struct sigaction previous = guard_previous;
+    memset(&guard_previous, 0, sizeof guard_previous);
+    guard_previous.sa_handler = SIG_DFL;
+    if (previous.sa_flags & SA_SIGINFO)
+        previous.sa_sigaction(number, info, context);
+    else if (previous.sa_handler == SIG_DFL)
         signal(SIGBUS, SIG_DFL); /* the access is made again, and ends the process as it always did */
-    else if (guard_previous.sa_handler != SIG_IGN)
-        guard_previous.sa_handler(number);
+    else if (previous.sa_handler != SIG_IGN)
+        previous.sa_handler(number);
 }
 
 /* Take SIGBUS if another handler has it now; 0, or -1 where the kernel refuses. */

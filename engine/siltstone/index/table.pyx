@@ -135,6 +135,7 @@ cdef struct Table:
     const uint8_t **bases
     const int *key_offset       # per type, -1 where it has no key
     const int *key_size
+    const uint8_t *known
     uint64_t k0
     uint64_t k1
 
@@ -443,10 +444,10 @@ cdef inline bint keyed(Table *table, const uint8_t *entry, int *kind, const uint
 
 
 cdef int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uint64_t *positions, uint64_t place,
-                       bint shared, int64_t *others) noexcept nogil:
+                       bint shared, int64_t *others, int64_t *unknown) noexcept nogil:
     """Put and delete what a run of entries says; entries applied, or -1 where the table cannot grow.
 
-    Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key.
+    Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key; `unknown` becomes the place of the first of a type that is not known.
     """
     cdef uint64_t hashes[CHUNK]
     cdef uint64_t places[CHUNK]
@@ -470,6 +471,8 @@ cdef int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uin
                 count += 1
             else:
                 others[0] += 1
+                if not table.known[stream[at + 1]] and unknown[0] < 0:
+                    unknown[0] = positions[done] if positions != NULL else (place & OFFSETS) + at
             done += 1
             at += stream[at]
         for i in range(count):
@@ -585,12 +588,13 @@ cdef struct Run:
     uint64_t place
     bint shared
     int64_t others
+    int64_t unknown
     int64_t done
 
 
 cdef void apply_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
-    run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.others)
+    run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.others, &run.unknown)
 
 
 cdef void get_guarded(void *argument) noexcept nogil:
@@ -644,16 +648,19 @@ cdef class KeyTypes:
     """Which entry types have a key, and where in their payload.
 
     :param keys: type id to (offset, size) [bytes]
+    :param known: ids of types that may be met although they have no key here
     """
 
     cdef int offset[256]
     cdef int size[256]
+    cdef uint8_t known[256]
 
-    def __init__(self, keys):
+    def __init__(self, keys, known=()):
         cdef int kind
         for kind in range(256):
             self.offset[kind] = -1
             self.size[kind] = 0
+            self.known[kind] = kind == TYPE_DELETE or kind in keys or kind in known
         for kind, (offset, size) in keys.items():
             if not (0 <= kind <= 255 and 0 <= offset and 0 < size and offset + size <= ENTRY_MAX - 2):
                 raise ValueError(f"key {offset, size} of type {kind:#04x}")
@@ -711,6 +718,7 @@ cdef class LogIndex:
         self.table.bases = self.bases
         self.table.key_offset = types.offset
         self.table.key_size = types.size
+        self.table.known = types.known
         self.table.k0 = sip_load(&secret[0])
         self.table.k1 = sip_load(&secret[8])
         self.table.header.magic = MAGIC
@@ -797,7 +805,7 @@ cdef class LogIndex:
         self.check_journal(journal)
         if stream.shape[0] == 0:
             return 0
-        run.table, run.shared, run.others = &self.table, self.shared, 0
+        run.table, run.shared, run.others, run.unknown = &self.table, self.shared, 0, -1
         run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
         run.place = <uint64_t>journal << OFFSET_BITS
         with nogil:
@@ -811,7 +819,8 @@ cdef class LogIndex:
     def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index, Py_ssize_t last_used):
         """Put and delete what whole, verified clusters say, from log cluster `first_index` on.
 
-        Of the last cluster only the first `last_used` bytes count. Returns (entries, entries without a key here).
+        Of the last cluster only the first `last_used` bytes count. Returns (entries, entries without a key here,
+        byte offset in the extent of the first entry of a type that is not known, or None).
         """
         cdef Py_ssize_t count = clusters.shape[0] // CLUSTER, i
         cdef int64_t entries = 0
@@ -821,7 +830,7 @@ cdef class LogIndex:
         self.check_journal(journal)
         if clusters.shape[0] % CLUSTER:
             raise ValueError(f"{clusters.shape[0]} bytes are not whole clusters")
-        run.table, run.shared, run.others, run.done = &self.table, self.shared, 0, 0
+        run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
         run.positions = NULL
         with nogil:
             for i in range(count):
@@ -839,7 +848,7 @@ cdef class LogIndex:
             raise unreadable("replaying")
         if run.done < 0:
             raise MemoryError("a segment of the index outgrew its window")
-        return entries, run.others
+        return entries, run.others, None if run.unknown < 0 else run.unknown
 
     def contains_many(self, int kind, const uint8_t[:, ::1] keys not None):
         """Which of the (n, key size) keys are here, as (n,) bool."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from siltstone.errors import ClosedError, EndOfJournalError, StateError
+from siltstone.errors import ClosedError, EndOfJournalError, EntryError, StateError
 from siltstone.format.constants import DUMP_SIZE
-from siltstone.format.entries import Entry
+from siltstone.format.entries import Entry, payload_bytes
 from siltstone.format.superblock import dump_extent, parse_dump
 from siltstone.journal.plain import PlainLog
 from siltstone.journal.sealed_log import SealedLog
@@ -155,11 +155,11 @@ class Journal:
     @property
     def poison(self) -> Exception | None:
         """The failure after which nothing more is acknowledged, or None."""
-        return self._log.poison if isinstance(self._log, SealedLog) else None
+        return None if self._log is None else self._log.poison
 
     def append(self, kind: int, payload: Buffer) -> int:
         """Append one entry and return its offset. JournalFullError where the journal ends; not durable yet."""
-        return self._running().append(kind, payload)
+        return self._running().append(check_type(kind), payload_bytes(payload))
 
     def append_many(
         self, entries: Iterable[tuple[int, Buffer]] | np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -173,10 +173,11 @@ class Journal:
         """
         log = self._running()
         if isinstance(entries, np.ndarray):
-            return log.append_stream(np.ascontiguousarray(entries, np.uint8)) if len(entries) else []
-        packed = [
-            Entry(kind, bytes(payload)) for kind, payload in cast("Iterable[tuple[int, Buffer]]", entries)
-        ]
+            if entries.dtype != np.uint8:
+                raise EntryError(f"packed entries of dtype {entries.dtype}: must be uint8")
+            return log.append_stream(np.ascontiguousarray(entries)) if len(entries) else []
+        pairs = cast("Iterable[tuple[int, Buffer]]", entries)
+        packed = [Entry(check_type(kind), payload_bytes(payload)) for kind, payload in pairs]
         if not packed:
             return []
         log.check_entries(packed)
@@ -328,3 +329,10 @@ class Journal:
         if self._stopped:
             raise StateError("the journal is stopped", what="journal", state="stopped")
         return log
+
+
+def check_type(kind: int) -> int:
+    """`kind` if it is a byte; EntryError for anything else."""
+    if type(kind) is not int or not 0 <= kind <= 255:
+        raise EntryError(f"entry type {kind!r:.80}: must be 0-255", type=kind)
+    return kind

@@ -9,6 +9,7 @@ import numpy as np
 
 from siltstone.errors import DamageError
 from siltstone.format.constants import CLUSTER_SIZE, SLOT_CLUSTERS
+from siltstone.format.kernels import is_boundary
 from siltstone.format.seal import End, Position, Seal, is_valid, journal_key, parse_seal
 from siltstone.journal.sealed import log_clusters
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from siltstone.format.superblock import Extent
     from siltstone.volume.backend import Backend
@@ -71,7 +73,10 @@ class LogReader:
         """Tail slot 0 or 1, or None where it is not valid."""
         offset = self.extent.offset + number * CLUSTER_SIZE
         cluster = bytes(self.backend.read(offset, CLUSTER_SIZE, fresh=self.fresh))
-        return TailCopy(number, parse_seal(cluster), cluster) if is_valid(self.key, cluster) else None
+        if not is_valid(self.key, cluster):
+            return None
+        seal = parse_seal(cluster)
+        return TailCopy(number, seal, cluster) if seal.index < self.clusters else None
 
     def chunks(self, stop: int, first: int = 0) -> Iterator[tuple[int, memoryview]]:
         """Verified log clusters `first` ... `stop` - 1 as (index of the first, their bytes), 4 MiB at a time.
@@ -97,13 +102,13 @@ class LogReader:
         slots = [0, 1] if end.slot in (None, 0) else [1, 0]
         if end.slot is not None:
             for copy in map(self.slot, slots):
-                if copy is not None and copy.seal.index == end.cluster and copy.seal.used >= end.byte:
+                if copy is not None and _holds(copy.cluster, end):
                     return memoryview(copy.cluster), copy.slot
         data = memoryview(self.read(end.cluster, 1))
-        if self.key.count_valid(data, end.cluster) and parse_seal(data).used >= end.byte:
+        if self.key.count_valid(data, end.cluster) and _holds(data, end):
             return data, None
         for copy in map(self.slot, slots):
-            if copy is not None and copy.seal.index == end.cluster and copy.seal.used >= end.byte:
+            if copy is not None and _holds(copy.cluster, end):
                 return memoryview(copy.cluster), copy.slot
         raise self.damage(end.cluster, end.slot)
 
@@ -118,6 +123,11 @@ class LogReader:
             cluster=cluster,
             offset=offset,
         )
+
+
+def _holds(cluster: Buffer, end: End) -> bool:
+    """Whether a valid cluster is the one that `end` lies in, with an entry that ends there."""
+    return parse_seal(cluster).index == end.cluster and is_boundary(cluster, end.byte)
 
 
 def valid_flags(reader: LogReader, data: memoryview) -> NDArray[np.bool_]:

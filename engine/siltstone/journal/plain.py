@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from siltstone.errors import DamageError, EndOfJournalError, EntryError, JournalFullError
+from siltstone.errors import (
+    DamageError,
+    EndOfJournalError,
+    EntryError,
+    JournalFullError,
+    PoisonedError,
+    SiltstoneError,
+)
 from siltstone.format.constants import (
     CLUSTER_SIZE,
     ENTRY_HEADER_SIZE,
@@ -21,11 +28,11 @@ from siltstone.format.constants import (
     TYPE_NONE,
     TYPE_SKIP,
 )
-from siltstone.format.entries import Entry
+from siltstone.format.entries import Entry, payload_bytes
 from siltstone.format.kernels import split_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
     from typing_extensions import Buffer
@@ -53,6 +60,8 @@ class PlainLog:
         self._start = -1  # its offset; none before erase or resume
         self._flushed = True
         self._cached: tuple[int, bytes] | None = None  # the last other cluster that was read
+        #: why nothing more is taken, or None
+        self.poison: SiltstoneError | None = None
 
     # ---- writing
 
@@ -72,7 +81,9 @@ class PlainLog:
         A cluster that it leaves is written, closed by an END. As in the RFC the last cluster is closed too when
         an entry does not fit in it any more.
         """
-        data = bytes(payload)
+        if self.poison is not None:
+            self._guarded(self.backend.flush)
+        data = payload_bytes(payload)
         size = check_entry(kind, len(data))
         if self.position >= self.length:
             raise self._full(size)
@@ -120,11 +131,12 @@ class PlainLog:
         at = self.position - self._start
         self._cluster[at : at + ENTRY_HEADER_SIZE] = bytes((CLUSTER_SIZE - at, TYPE_END))
         self._flushed = False
-        self.position = self._start + CLUSTER_SIZE
-        if self.position < self.length:
+        after = self._start + CLUSTER_SIZE
+        if after < self.length:
             self._write_cluster()
-            self._start = self.position
+            self._start = after
             self._cluster[:] = _ERASED
+        self.position = after
 
     def _full(self, size: int) -> JournalFullError:
         return JournalFullError(
@@ -134,15 +146,28 @@ class PlainLog:
         )
 
     def _write_cluster(self) -> None:
-        self.backend.write(self.offset + self._start, self._cluster)
+        self._guarded(self.backend.write, self.offset + self._start, self._cluster)
         if self._cached is not None and self._cached[0] == self._start:
             self._cached = None
+
+    def _guarded(self, action: Callable[..., None], *arguments: object) -> None:
+        if self.poison is not None:
+            raise PoisonedError(
+                f"the journal at byte {self.offset}: an earlier write or flush failed ({self.poison})",
+                what=f"journal at {self.offset}",
+                cause=str(self.poison),
+            )
+        try:
+            action(*arguments)
+        except SiltstoneError as error:
+            self.poison = error
+            raise
 
     def flush(self) -> None:
         """Write the current cluster without ending it; the medium has all when it returns. Nothing new: a no-op."""
         if not self._flushed:
             self._write_cluster()
-            self.backend.flush()
+            self._guarded(self.backend.flush)
             self._flushed = True
 
     def resume(self, offset: int) -> None:

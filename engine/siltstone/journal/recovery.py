@@ -113,8 +113,9 @@ def _known_durable(slots: list[TailCopy], extent: Extent) -> Position:
 def _count_log(reader: LogReader, count: int, unreadable_is_torn: bool) -> tuple[int, MediumError | None]:
     """Step 3: how many log clusters from the start are valid, the first `count` of them taken for granted; and the
     read error that ended the count, if one did."""
-    while count < reader.clusters:
-        want = min(CHUNK_CLUSTERS, reader.clusters - count)
+    stop = reader.clusters - 1  # the last one is only ever a tail
+    while count < stop:
+        want = min(CHUNK_CLUSTERS, stop - count)
         try:
             data = memoryview(reader.read(count, want))
         except MediumError as error:
@@ -142,7 +143,7 @@ def _count_singly(reader: LogReader, count: int, want: int) -> int:
 def _durable_behind(reader: LogReader, count: int, unreadable_is_torn: bool) -> Position:
     """Step 3: what valid seals in the clusters behind the log's end say was durable."""
     durable = Position(0, 0)
-    stop = min(reader.clusters, count + UNFLUSHED_CLUSTERS_MAX)
+    stop = min(reader.clusters - 1, count + UNFLUSHED_CLUSTERS_MAX)
     step = CHUNK_CLUSTERS
     while count < stop:
         want = min(step, stop - count)

@@ -89,7 +89,8 @@ class SealedJournal:
     @property
     def is_flushed(self) -> bool:
         """Whether all that was appended is durable."""
-        return self._flushed == self.position
+        # A flush for the bound may have covered what was then given up.
+        return self._flushed >= self.position
 
     @property
     def is_noted(self) -> bool:
@@ -231,11 +232,12 @@ class SealedJournal:
 
     def end_flush(self) -> None:
         """The medium was flushed after :meth:`begin_flush`: what was appended before it is durable."""
+        self._check()
         assert self._flushing is not None
         covered, self._flushing = self._flushing, None
         self._slot = 1 - self._slot
         # A copy that only repeats what was flushed carries the durable position itself.
-        self._noted = covered == self._flushed == self.position
+        self._noted = covered == self.position and self._flushed >= covered
         self._flushed = max(self._flushed, covered)  # a flush for the bound may have gone further meanwhile
         self.writer.durable = self._flushed
         # Clusters that were written while the flush ran are not covered by it.

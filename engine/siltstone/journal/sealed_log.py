@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from siltstone.errors import DamageError, EndOfJournalError, EntryError, PoisonedError, SiltstoneError
+from siltstone.errors import (
+    DamageError,
+    EndOfJournalError,
+    EntryError,
+    PoisonedError,
+    SiltstoneError,
+    StateError,
+)
 from siltstone.format.constants import CLUSTER_SIZE, ENTRY_SIZE_MAX, SLOT_CLUSTERS
 from siltstone.format.entries import Entry
 from siltstone.journal.blocks import block_of
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
-from siltstone.journal.sealed import SealedJournal
+from siltstone.journal.sealed import SealedJournal, log_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +47,12 @@ class SealedLog:
     @classmethod
     def fresh(cls, backend: Backend, uuid: bytes, extent: Extent) -> SealedLog:
         """A new life: both tail slots written and flushed."""
+        if log_clusters(extent.length) < 1:
+            raise StateError(
+                f"an extent of {extent.length} bytes is too small for a sealed journal",
+                what="extent",
+                state="small",
+            )
         log = cls(backend, uuid, extent, None)
         log.writer = SealedJournal(backend, uuid, extent, backend.flush)
         log.writer.prepare()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError, StateError
-from siltstone.format.constants import ERASE_BLOCK_DEFAULT
+from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_DEFAULT
 from siltstone.format.superblock import Extent
 from siltstone.volume.allocator import round_to_erase_blocks
 
@@ -33,6 +33,12 @@ class BareSpace:
         uuid: bytes = bytes(16),
         generation: int = 0,
     ) -> None:
+        if erase_block < CLUSTER_SIZE or erase_block & (erase_block - 1):
+            raise StateError(
+                f"erase_block {erase_block}: must be a power of two of at least {CLUSTER_SIZE}",
+                what="erase_block",
+                state="wrong",
+            )
         if len(uuid) != 16:
             raise StateError(f"uuid {uuid!r}: must be 16 bytes", what="uuid", state="wrong")
         self.backend = backend

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from siltstone.errors import LogStoreFullError
+from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.kernels import split_entries
 from siltstone.format.seal import seals_of
@@ -103,8 +103,10 @@ class LogStore:
         return mirror
 
     def remove(self, extent: Extent) -> None:
-        """Forget a journal that no key points into."""
-        self.index.detach(self._numbers.pop(extent.id))
+        """Forget a journal that no key points into; nothing where it was never added."""
+        number = self._numbers.pop(extent.id, None)
+        if number is not None:
+            self.index.detach(number)
         self._mirrors.pop(extent.id, None)
 
     def target(self, extent: Extent) -> Writable:
@@ -113,7 +115,8 @@ class LogStore:
 
     def has_room_for_journal(self) -> bool:
         """Whether the index can number one journal more."""
-        return len(self._numbers) < JOURNALS_MAX
+        # One stays for the fresh journal of a recovery.
+        return len(self._numbers) < JOURNALS_MAX - 1
 
     def show_tail(self, journal: SealedJournal, start: int) -> None:
         """Let readers see the active journal's tail; its bytes from `start` on are new where it is the same cluster."""
@@ -143,25 +146,33 @@ class LogStore:
         for first, data in reader.chunks(end.cluster):
             if mirror is not None:
                 mirror.fill(reader.offset_of(first), data)
-            self._take(number, data, first, CLUSTER_SIZE, progress, others)
+            self._take(extent, data, first, CLUSTER_SIZE, progress, others)
         last, slot = reader.last_cluster(end)
         if mirror is not None:
             at = reader.offset_of(end.cluster) if slot is None else extent.offset + slot * CLUSTER_SIZE
             mirror.fill(at, last)
         self.index.publish_end(number, end.cluster, slot)
-        self._take(number, last, end.cluster, end.byte, progress, others)
+        self._take(extent, last, end.cluster, end.byte, progress, others)
         return bytes(last[: end.byte])
 
     def _take(
         self,
-        number: int,
+        extent: Extent,
         data: memoryview,
         first: int,
         last_used: int,
         progress: Progress | None,
         others: Others | None,
     ) -> None:
-        entries, without_key = self.index.apply_clusters(number, data, first, last_used)
+        number = self._numbers[extent.id]
+        entries, without_key, unknown = self.index.apply_clusters(number, data, first, last_used)
+        if unknown is not None:
+            raise UnknownEntryTypeError(
+                f"{self.backend.url}: journal {extent.id}, at byte {extent.offset + unknown} of the volume: an entry"
+                " of a type that the superblock does not name",
+                journal=extent.id,
+                offset=extent.offset + unknown,
+            )
         if without_key and others is not None:
             others(entries_of(data, last_used))
         if progress is not None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from siltstone.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
+#: seconds that housekeeping rests after it failed
+_PAUSE_SECONDS = 10.0
 
 
 class ShardGroup:
@@ -47,6 +49,7 @@ class ShardGroup:
         self.shards = {shard.number: shard for shard in shards}
         self.recoveries = tuple(recoveries)
         self._flush_lock = threading.Lock()
+        self._pause_until = float("-inf")
 
     # ---- writing
 
@@ -85,6 +88,7 @@ class ShardGroup:
         return self.shards[number]
 
     def _check_open(self) -> None:
+        self.volume.check_process()
         if not self.shards:
             raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
@@ -128,25 +132,33 @@ class ShardGroup:
         if begun:
             self.volume.flush(shared=True)
         for shard in begun:
-            shard.end_flush()
+            try:
+                shard.end_flush()
+            except SiltstoneError as error:
+                errors.append(error)
 
     # ---- housekeeping
 
     def tick(self) -> None:
         """Do what is due: idle notes, spare journals. Called from time to time by whoever keeps the clock."""
         now = self.volume.ports.clock()
-        idle = [shard for shard in self.shards.values() if shard.is_idle(now)]
+        if self.volume.poisoned is not None or now < self._pause_until:
+            return
+        shards = list(self.shards.values())
         try:
+            idle = [shard for shard in shards if shard.is_idle(now)]
             if idle:
                 self.flush(only=idle, note=True)
-            for shard in self.shards.values():
+            for shard in shards:
                 if shard.wants_spare():
                     shard.make_spare()
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
-        except SiltstoneError as error:
-            _log.warning("housekeeping: %s", error)
+            self._pause_until = now + _PAUSE_SECONDS
+        except Exception as error:  # noqa: BLE001 - it runs unattended, and those who put get their own errors
+            _log.warning("housekeeping: %r", error)
+            self._pause_until = now + _PAUSE_SECONDS
 
     def close(self) -> None:
         """Flush everything and leave the volume marked clean, each journal with its end.

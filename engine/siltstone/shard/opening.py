@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -188,7 +189,7 @@ def _take_fresh(volume: Volume, plans: list[_Plan]) -> None:
         new = not volume.superblock.journals()
         try:
             # A store that holds nothing yet gets its journals and its reserves in one go.
-            volume.publish(lambda superblock: change(superblock, wanting, kept=not new))
+            volume.publish(lambda superblock: change(superblock, wanting, kept=not new), optional=not new)
         except DiskFullError:
             if new or volume.poisoned:
                 raise
@@ -207,7 +208,7 @@ def _take_singly(
         chosen.pop(number, None)
     for number in wanting:
         try:
-            volume.publish(lambda superblock, number=number: change(superblock, [number], kept=True))  # type: ignore[misc]
+            volume.publish(partial(change, numbers=[number], kept=True), optional=True)
         except DiskFullError:
             chosen.pop(number, None)
             if volume.poisoned:
@@ -273,7 +274,7 @@ def _restore_reserves(volume: Volume, plans: list[_Plan]) -> None:
     for plan in plans:
         if allocator.reserve_of(volume.superblock, plan.number) is None:
             try:
-                volume.publish(lambda superblock, number=plan.number: space.with_reserve(superblock, number))  # type: ignore[misc]
+                volume.publish(partial(space.with_reserve, shard=plan.number), optional=True)
             except DiskFullError:
                 if volume.poisoned:
                     raise

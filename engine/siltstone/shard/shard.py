@@ -74,12 +74,15 @@ class Shard:
         journal = self._writable()
         self.store.check_room(records)
         start = journal.writer.used
-        positions = journal.append_stream(stream)
+        before = journal.position
         try:
+            positions = journal.append_stream(stream)
             self._last_change = self.volume.ports.clock()
             self.store.show_tail(journal, start)
             self.store.apply(journal.extent, stream, positions)
         except MemoryError as error:
+            if journal.position == before:
+                raise
             self.broken = LogStoreFullError(
                 f"shard {self.number}: {error}; what was put is in the journal, and found after opening the store"
                 " with a larger index_memory",
@@ -87,13 +90,15 @@ class Shard:
             )
             raise self.broken from error
         except BaseException as error:
-            self._interrupted(error)
+            # What the journal did not take is told by its error; what it took must also be in the index.
+            if journal.position != before:
+                self.broken = self._interrupted(error)
             raise
 
-    def _interrupted(self, error: BaseException) -> None:
-        """Somebody stopped us between the journal and the index."""
-        self.broken = PoisonedError(
-            f"shard {self.number}: interrupted while it took a batch ({error!r}); close the store and open it again",
+    def _interrupted(self, error: BaseException | str) -> PoisonedError:
+        """The error of a shard that was stopped between two steps that belong together."""
+        return PoisonedError(
+            f"shard {self.number}: interrupted ({error!r}); close the store and open it again",
             what=f"shard {self.number}",
             cause=repr(error),
         )
@@ -194,18 +199,25 @@ class Shard:
             if self.spare is not None:
                 self._drop_spare(self.spare.extent)
             extent = space.take_empty(self.volume, self.number, max(best, least), least)
-            spare = SealedJournal(
-                self.store.add(extent), self.volume.superblock.uuid, extent, self.volume.flush
-            )
-            spare.prepare()
-            self.volume.flush()
-            self.spare = spare
+            try:
+                self.spare = self._prepared(extent)
+            except BaseException:
+                self._drop_spare(extent)
+                raise
+
+    def _prepared(self, extent: Extent) -> SealedJournal:
+        target = self.store.add(extent)
+        spare = SealedJournal(target, self.volume.superblock.uuid, extent, self.volume.flush)
+        spare.prepare()
+        self.volume.flush()
+        return spare
 
     def _drop_spare(self, extent: Extent) -> None:
-        """Give back a spare that is too small for the batch that comes."""
+        """Give back a spare that is too small for the batch that comes, or could not be made ready."""
         self.spare = None
-        self.volume.publish(lambda superblock: allocator.give(superblock, extent.id))
         self.store.remove(extent)
+        if self.volume.poisoned is None:
+            self.volume.publish(lambda superblock: allocator.give(superblock, extent.id))
 
     def roll(self, stream: NDArray[np.uint8]) -> None:
         """Close the active journal and let the next one take the writes, if `stream` really does not fit.
@@ -234,10 +246,6 @@ class Shard:
                 return
             end = None if old is None else self._flush_for_roll(old)
             self._publish_roll(old, end, fresh)
-            if old is not None and end is not None:
-                self.store.show_end(old.extent, end)
-            self.journal, self.spare = fresh, None
-            self.store.show_tail(fresh, 0)
 
     def _fits(self, stream: NDArray[np.uint8]) -> bool:
         return self.journal is not None and not self.journal.given_up and self.journal.fits(stream)
@@ -262,13 +270,24 @@ class Shard:
         return journal.end
 
     def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
+        """Let `fresh` take the writes of `old`, first in the superblock, then here."""
+        # Nothing may be put to the old journal once the superblock closes it, wherever this is stopped.
+        before, self.broken = self.broken, self._interrupted("while it rolled")
         try:
             self.volume.publish(lambda superblock: _rolled(superblock, old, end, fresh))
-        except BaseException:
+        except SiltstoneError:
             # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
             if old is not None and self.volume.poisoned is not None:
                 old.fail(self.volume.poisoned)
+            self.broken = before
             raise
+        if old is not None and end is not None:
+            self.store.show_end(old.extent, end)
+        self.journal = fresh
+        if fresh is not None:
+            self.spare = None
+            self.store.show_tail(fresh, 0)
+        self.broken = before
 
     def _close_alone(self) -> None:
         """Close a journal that was given up, with no successor: reads go on, writes wait for space."""
@@ -276,10 +295,7 @@ class Shard:
             old = self.journal
             if old is None:
                 return
-            end = self._flush_for_roll(old)
-            self._publish_roll(old, end, None)
-            self.store.show_end(old.extent, end)
-            self.journal = None
+            self._publish_roll(old, self._flush_for_roll(old), None)
 
 
 def _rolled(

@@ -41,9 +41,9 @@ def take_empty(volume: Volume, shard: int, size: int, least: int) -> Extent:
         try:
             return _take_once(volume, shard, size)
         except DiskFullError:
-            if size // 2 < least or volume.poisoned:
+            if size == least or volume.poisoned:
                 raise
-            size //= 2
+            size = max(size // 2, least)
 
 
 def _take_once(volume: Volume, shard: int, size: int) -> Extent:
@@ -55,7 +55,7 @@ def _take_once(volume: Volume, shard: int, size: int) -> Extent:
         taken.append(empty)
         return superblock
 
-    volume.publish(change)
+    volume.publish(change, optional=True)
     return taken[-1]
 
 

@@ -14,10 +14,8 @@ from siltstone.format.constants import (
 )
 from siltstone.format.superblock import (
     Slot,
-    Superblock,
     choose_slot,
     decode_slot,
-    encode_slot,
     slot_length,
     slot_version,
 )
@@ -59,12 +57,11 @@ def read_superblock(backend: Backend) -> tuple[Slot, int]:
     return chosen, 0 if slots[0] is chosen else 1
 
 
-def write_superblock(backend: Backend, superblock: Superblock, current: int) -> int:
-    """Write the superblock to both slots, first to the one that is not `current`; durable when this returns.
+def write_slots(backend: Backend, data: bytes, current: int) -> int:
+    """Write an encoded superblock to both slots, first to the one that is not `current`; durable on return.
 
     Returns the number of the slot written first. While one slot is being written the other one is whole.
     """
-    data = encode_slot(superblock)
     for number in (1 - current, current):
         backend.write(SLOT_OFFSETS[number], data)
         backend.flush()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,7 +11,6 @@ from typing import TYPE_CHECKING
 from siltstone.errors import (
     ClosedError,
     ConfigError,
-    DiskFullError,
     MediumError,
     PoisonedError,
     ReadOnlyError,
@@ -17,10 +18,10 @@ from siltstone.errors import (
     StateError,
 )
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN, EXTENTS_OFFSET, JOURNAL_SIZE_MAX
-from siltstone.format.superblock import EMPTY, FREE, SHARDS_MAX, Superblock
+from siltstone.format.superblock import EMPTY, FREE, SHARDS_MAX, Superblock, encode_slot
 from siltstone.volume import allocator
 from siltstone.volume.ports import Ports
-from siltstone.volume.slots import erase_slots, read_superblock, write_superblock
+from siltstone.volume.slots import erase_slots, read_superblock, write_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     #: takes the superblock as it is, its sequence already raised, and returns it as it shall be
     Change = Callable[[Superblock], Superblock]
 
+_log = logging.getLogger(__name__)
 ERASE_BLOCK_MAX = JOURNAL_SIZE_MAX // 2
+#: bytes that opening, rolling and closing a shard may add to a superblock
+_SPARED_A_SHARD = 64
 
 
 def check_erase_block(erase_block: int) -> int:
@@ -72,6 +76,7 @@ class Volume:
         self._flush_lock = threading.Lock()
         self._cause: SiltstoneError | None = None
         self._closed = False
+        self._process = os.getpid()
 
     # ---- making and opening
 
@@ -104,7 +109,7 @@ class Volume:
         if backend.size < EXTENTS_OFFSET:
             backend.grow(EXTENTS_OFFSET)
         erase_slots(backend)
-        return cls(backend, superblock, write_superblock(backend, superblock, 1), ports)
+        return cls(backend, superblock, write_slots(backend, encode_slot(superblock), 1), ports)
 
     @classmethod
     def open(cls, backend: Backend, *, ports: Ports | None = None) -> Volume:
@@ -125,34 +130,32 @@ class Volume:
 
     # ---- the superblock
 
-    def publish(self, change: Change) -> Superblock:
+    def publish(self, change: Change, *, optional: bool = False) -> Superblock:
         """Apply `change` and write the result, durably; the superblock as it is then.
 
         Raises what `change` raises, with nothing written; DiskFullError where the medium cannot grow to hold
-        the extents; PoisonedError after a write that failed.
+        the extents, or the superblock to name them; PoisonedError after a write that failed. With `optional`
+        it also leaves the room that opening, closing and rolling need in a superblock.
         """
         with self._lock:
             self._check_writable()
             # A slot that was found damaged gets whole again with the first write: both are always written.
             fresh = change(replace(self.superblock, sequence=self.superblock.sequence + 1))
+            data = encode_slot(fresh, spared=_SPARED_A_SHARD * fresh.shards if optional else 0)
             needed = allocator.end_of_extents(fresh)
             if needed > self.backend.size:
                 self.backend.grow(needed)
+            before = self.superblock
             try:
                 with self._flush_lock:
-                    self._slot = write_superblock(self.backend, fresh, self._slot)
-            except DiskFullError as error:
-                if error.fields.get("operation") is None:
-                    raise  # the payload did not fit: nothing was written
-                self._cause = error
-                raise
+                    self._slot = write_slots(self.backend, data, self._slot)
+                self.superblock = fresh
             except BaseException as error:
                 # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
                 self._cause = (
                     error if isinstance(error, SiltstoneError) else interrupted(self.backend.url, error)
                 )
                 raise
-            before, self.superblock = self.superblock, fresh
             self._discard_freed(before, fresh)
             return fresh
 
@@ -161,7 +164,10 @@ class Volume:
         kept = {extent.id for extent in after.extents if extent.state != FREE}
         for extent in before.extents:
             if extent.state != FREE and extent.id not in kept:
-                self.backend.discard(extent.offset, extent.length)
+                try:
+                    self.backend.discard(extent.offset, extent.length)
+                except SiltstoneError:
+                    _log.debug("a discard failed; it is only a hint", exc_info=True)
 
     def begin_epoch(self) -> Superblock:
         """Open for writing: raise the epoch, clear `clean`, give each empty journal a new life; durable."""
@@ -190,6 +196,7 @@ class Volume:
         fails may have lost any journal's writes, so it poisons the volume; with `shared` it does not, since
         the caller then tells every journal that had something to lose.
         """
+        self.check_process()
         with self._flush_lock:
             self._check_poison()
             try:
@@ -204,7 +211,23 @@ class Volume:
         """Why nothing is made durable any more, or None."""
         return self._cause
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a child of the process that opened the volume: it must leave the volume alone."""
+        return os.getpid() != self._process
+
+    def check_process(self) -> None:
+        """StateError in a process that was forked from the one that opened the volume."""
+        if self.is_forked:
+            raise StateError(
+                f"{self.backend.url}: opened by process {self._process}; this is {os.getpid()}, forked from it: open"
+                " the store after forking",
+                what=self.backend.url,
+                state="forked",
+            )
+
     def _check_writable(self) -> None:
+        self.check_process()
         if self._closed:
             raise ClosedError(f"{self.backend.url}: closed", what=self.backend.url)
         if self.backend.read_only:
