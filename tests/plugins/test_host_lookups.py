@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from siltstone.errors import PluginError, PluginLoadError, UnknownEntryTypeError
 from siltstone.plugin import BackendType, Consumer, EntryType, PluginHost, hookimpl
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator
 
 
@@ -254,7 +254,7 @@ def test_a_claim_that_fails_lets_no_other_backend_take_the_path() -> None:
         raise PermissionError("who knows")
 
     host = host_of(FILE, backend("device", fail))
-    with pytest.raises(PluginError, match="'device' failed .*who knows.* as in device:/dev/sda"):
+    with pytest.raises(PluginError, match=r"'device' failed .*who knows.* as in device:/dev/sda"):
         host.resolve("/dev/sda")
     assert host.resolve("file:/dev/sda")[0] is FILE
 
