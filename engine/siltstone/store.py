@@ -100,7 +100,8 @@ class Store:
         """Look up n keys at once: (found, one array for each field that is not the key).
 
         For `hash_info`: hashes (n, 32) uint8 give found (n,) bool, physical_sects (n,) uint64 and
-        first_logical_sects (n,) uint64, zero where nothing is found.
+        first_logical_sects (n,) uint64, zero where nothing is found. While others put, each answer was right at
+        some moment of the call, not all at the same.
         """
         core = self._open()
         kind = self._type(entry_type)

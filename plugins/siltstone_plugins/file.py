@@ -116,13 +116,14 @@ class FileBackend(DescriptorBackend):
             )
 
     def _check_medium(self, operation: str, offset: int, length: int) -> None:
+        expected = self._size  # before the kernel is asked: another thread may grow the file meanwhile
         if operation == "write":
             links, size = 1, _statx.size(self._descriptor)
         else:
             links, size = _statx.links_and_size(self._descriptor)
         what = None
-        if size < self._size:
-            what = f"it has been cut from {self._size} to {size} bytes"
+        if size < expected:
+            what = f"it has been cut from {expected} to {size} bytes"
         elif links == 0 and self._counts_links and self._creation is None:
             what = "it has been deleted, so nothing in it can be found again"
         if what is not None:

@@ -355,10 +355,11 @@ cdef bint rebuild(Table *table, uint64_t number, uint64_t buckets) noexcept nogi
     return True
 
 
-cdef int release(Table *table, uint64_t number, uint64_t window, uint64_t buckets, bint shared) noexcept nogil:
+cdef void release(Table *table, uint64_t number, uint64_t window, uint64_t buckets, bint shared) noexcept nogil:
     """Give a window's pages back; a reader that is still in it reads zeros, and looks again."""
     cdef size_t size = (buckets * (BUCKET * 8) + 4095) // 4096 * 4096
-    return madvise(bucket(table, number, window, 0), size, MADV_REMOVE if shared else MADV_DONTNEED)
+    if madvise(bucket(table, number, window, 0), size, MADV_REMOVE if shared else MADV_DONTNEED):
+        memset(bucket(table, number, window, 0), 0, size)  # it must be empty when it is used again
 
 
 cdef int grow(Table *table, uint64_t number, bint shared) noexcept nogil:
@@ -703,6 +704,8 @@ cdef class LogIndex:
         self.bytes_view = memory
         if self.bytes_view.shape[0] < layout_bytes(segments, window_bytes):
             raise ValueError(f"{self.bytes_view.shape[0]} bytes of memory are too few")
+        if <size_t>&self.bytes_view[0] & 4095:
+            raise ValueError("the memory must start at a page")
         self.types = types
         self.shared = shared
         self.views = [None] * JOURNALS
