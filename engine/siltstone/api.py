@@ -71,7 +71,7 @@ def open(  # noqa: A001 - as a store is opened like a file
             create=create,
             index_memory=index_memory,
             erase_block=erase_block,
-            force=None if force is None else frozenset(force),
+            force=force,
             missing_types=missing_types,
             unreadable_is_torn=unreadable_is_torn,
             plugins_allow=plugins_allow,
@@ -102,7 +102,7 @@ def create(
         target,
         shards=shards,
         erase_block=erase_block,
-        force=None if force is None else frozenset(force),
+        force=force,
         plugins_allow=plugins_allow,
         backend_options=backend_options,
     )

@@ -90,7 +90,7 @@ class Store:
         kind = self._type(entry_type)
         try:
             payload = core.reader.get(kind.id, key)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, BufferError) as error:
             raise EntryError(
                 f"{kind.name}: key {key!r:.80}: must be bytes: {error}", type=kind.name
             ) from error

@@ -73,3 +73,22 @@ view[0]
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == -signal.SIGBUS
+
+
+def test_faulthandler_enabled_between_two_openings_reports_a_bus_error_once(tmp_path: Path) -> None:
+    """Each of the two handlers has the other one as its predecessor: they must not pass the signal round."""
+    program = f"""
+import faulthandler, mmap, os, resource, siltstone
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+first = siltstone.open("memory:", shards=1)
+faulthandler.enable()
+second = siltstone.open("memory:", shards=1)
+descriptor = os.open({str(tmp_path / "file")!r}, os.O_RDWR | os.O_CREAT)
+os.ftruncate(descriptor, 4096)
+view = mmap.mmap(descriptor, 4096)
+os.ftruncate(descriptor, 0)
+view[0]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGBUS
+    assert done.stderr.count(b"Fatal Python error: Bus error") == 1

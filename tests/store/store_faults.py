@@ -24,7 +24,8 @@ def nothing(*_arguments: Any) -> None:
 class Faults:
     """What the medium shall do: each hook is called before the transfer, and may raise instead of it.
 
-    `read` and `write` get (backend, offset, length or data), `flush` the backend, `grow` (backend, size).
+    `read` and `write` get (backend, offset, length or data), `flush` the backend, `grow` (backend, size), `discard`
+    (backend, offset, length).
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class Faults:
         self.write: Callable[..., None] = nothing
         self.flush: Callable[..., None] = nothing
         self.grow: Callable[..., None] = nothing
+        self.discard: Callable[..., None] = nothing
         #: whether a volume can be mapped
         self.mapped = True
         #: transfers so far: ("write", offset, length), ("flush", 0, 0)
@@ -84,6 +86,7 @@ class FaultyBackend(Backend):
         self.faults.log.append(("flush", 0, 0))
 
     def discard(self, offset: int, length: int) -> None:
+        self.faults.discard(self.inner, offset, length)
         self.inner.discard(offset, length)
 
     def grow(self, size: int) -> None:

@@ -58,6 +58,8 @@ def one_key(key: Buffer) -> NDArray[np.uint8]:
         raise EntryError(f"key {key!r:.80}: must be bytes: {error}") from error
     if view.ndim != 1 or view.itemsize != 1:
         raise EntryError(f"key {key!r:.80}: must be bytes, not items of {view.itemsize}")
+    if not view.contiguous:
+        raise EntryError(f"key {key!r:.80}: must be bytes that lie together")
     return np.frombuffer(view, np.uint8)[None]
 
 

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from siltstone.errors import ConfigError, ReadOnlyError
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT
 from siltstone.format.superblock import SHARDS_MAX
+from siltstone.plugin.host import PluginHost
 from siltstone.volume.ports import Ports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from siltstone.plugin.host import PluginHost
     from siltstone.shard.opening import ReplayProgress
 
 INDEX_MEMORY_DEFAULT = 256 << 20
 _INDEX_MEMORY_MIN = 1 << 20
+#: the index reserves twice its budget as address space, of which a process has 2^47 bytes
+_INDEX_MEMORY_MAX = 1 << 44
+#: which key of a configuration file an option comes from
+_KEYS_OF_FILE: Final = {
+    "target": "volume.target",
+    "create": "volume.create",
+    "shards": "volume.shards",
+    "erase_block": "volume.erase_block",
+    "workers": "store.workers",
+    "read_only": "store.read_only",
+    "index_memory": "store.index_memory",
+    "missing_types": "store.missing_types",
+    "plugins_allow": "plugins.allow",
+    "backend_options": "backend.options",
+    "force": "backend.force",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +60,18 @@ class StoreOptions:
     ports: Ports = field(default_factory=Ports)
 
     def __post_init__(self) -> None:
+        for key in ("read_only", "create", "unreadable_is_torn"):
+            value = getattr(self, key)
+            _check(type(value) is bool, key, value, "must be True or False")
+        for key in ("shards", "index_memory", "erase_block"):
+            value = getattr(self, key)
+            _check(type(value) is int, key, value, "must be a whole number")
         _check(1 <= self.shards <= SHARDS_MAX, "shards", self.shards, f"must be 1 to {SHARDS_MAX}")
         _check(
-            self.index_memory >= _INDEX_MEMORY_MIN,
+            _INDEX_MEMORY_MIN <= self.index_memory <= _INDEX_MEMORY_MAX,
             "index_memory",
             self.index_memory,
-            f"must be at least {_INDEX_MEMORY_MIN} bytes",
+            f"must be {_INDEX_MEMORY_MIN} to {_INDEX_MEMORY_MAX} bytes",
         )
         _check(
             self.missing_types in ("read_only", "refuse"),
@@ -56,27 +79,71 @@ class StoreOptions:
             self.missing_types,
             'must be "read_only" or "refuse"',
         )
-        if self.workers not in (None, 0):
-            raise ConfigError(
-                f"workers {self.workers!r}: this release keeps every shard in the caller's process; must be 0 or None",
-                source="workers",
-                key="workers",
-            )
+        _check(
+            self.workers is None or (type(self.workers) is int and self.workers == 0),
+            "workers",
+            self.workers,
+            "this release keeps every shard in the caller's process; must be 0 or None",
+        )
+        self._check_objects()
         if self.read_only and self.unreadable_is_torn:
             raise ReadOnlyError("unreadable_is_torn is for opening to write", reason="read_only")
 
+    def _check_objects(self) -> None:
+        _check(
+            _are_names(self.force), "force", self.force, "must be a collection of names, such as ['mounted']"
+        )
+        _check(
+            self.plugins_allow is None or _are_names(self.plugins_allow),
+            "plugins_allow",
+            self.plugins_allow,
+            "must be a list of names of distributions, or None",
+        )
+        _check(
+            isinstance(self.backend_options, Mapping) and _are_names(self.backend_options.keys()),
+            "backend_options",
+            self.backend_options,
+            "must map names of options to their values",
+        )
+        _check(
+            self.progress is None or callable(self.progress), "progress", self.progress, "cannot be called"
+        )
+        _check(
+            self.plugins is None or isinstance(self.plugins, PluginHost),
+            "plugins",
+            self.plugins,
+            "must be a PluginHost",
+        )
+
     @classmethod
     def of(cls, target: str | os.PathLike[str], **options: Any) -> StoreOptions:
-        """Options for a target: a path or URL, or a TOML file, whose keys the given options override."""
-        text = os.fspath(target)
-        if not isinstance(text, str):
-            raise ConfigError(f"target {target!r}: must be text or a path", source="target", key="target")
+        """Options for a target: a path or URL, or a TOML file, whose keys the given options override.
+
+        Raises ConfigError, with the option and its value in the message, and the file where that came from one.
+        """
+        try:
+            text = os.fspath(target)
+        except TypeError:
+            text = target  # type: ignore[assignment] # no text, as is said below
+        _check(isinstance(text, str), "target", target, "must be text or a path")
         given = {name: value for name, value in options.items() if value is not None}
+        if _are_names(given.get("force")):
+            given["force"] = frozenset(given["force"])
         if text.endswith(".toml"):
-            given = _from_file(text) | given
-            return cls(**given)
+            return cls._over_file(text, given)
         # A path object is a path, whatever its name looks like.
         return cls(target=text if isinstance(target, str) else str(Path(".", text).absolute()), **given)
+
+    @classmethod
+    def _over_file(cls, path: str, given: dict[str, Any]) -> StoreOptions:
+        found = _from_file(path)
+        try:
+            return cls(**(found | given))
+        except ConfigError as error:
+            name = error.fields["key"]
+            if name in given or name not in found:
+                raise
+            raise ConfigError(f"{path}: {error}", source=path, key=_KEYS_OF_FILE[name]) from error
 
 
 def _from_file(path: str) -> dict[str, Any]:
@@ -101,6 +168,15 @@ def _from_file(path: str) -> dict[str, Any]:
     return found
 
 
+def _are_names(value: object) -> bool:
+    """Whether it is a collection of texts; one text is not, though it can be iterated over."""
+    return (
+        isinstance(value, Collection)
+        and not isinstance(value, (str, bytes, bytearray))
+        and all(isinstance(name, str) for name in value)
+    )
+
+
 def _check(condition: bool, key: str, value: object, rule: str) -> None:
     if not condition:
-        raise ConfigError(f"{key} {value!r}: {rule}", source=key, key=key)
+        raise ConfigError(f"{key} {value!r:.80}: {rule}", source=key, key=key)

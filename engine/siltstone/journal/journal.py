@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -173,11 +173,12 @@ class Journal:
         """
         log = self._running()
         if isinstance(entries, np.ndarray):
-            if entries.dtype != np.uint8:
-                raise EntryError(f"packed entries of dtype {entries.dtype}: must be uint8")
+            if entries.dtype != np.uint8 or entries.ndim != 1:
+                raise EntryError(
+                    f"packed entries of dtype {entries.dtype} and shape {entries.shape}: must be (n,) uint8"
+                )
             return log.append_stream(np.ascontiguousarray(entries)) if len(entries) else []
-        pairs = cast("Iterable[tuple[int, Buffer]]", entries)
-        packed = [Entry(check_type(kind), payload_bytes(payload)) for kind, payload in pairs]
+        packed = [Entry(check_type(kind), payload_bytes(payload)) for kind, payload in map(_pair, entries)]
         if not packed:
             return []
         log.check_entries(packed)
@@ -336,3 +337,10 @@ def check_type(kind: int) -> int:
     if type(kind) is not int or not 0 <= kind <= 255:
         raise EntryError(f"entry type {kind!r:.80}: must be 0-255", type=kind)
     return kind
+
+
+def _pair(given: object) -> tuple[int, Buffer]:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise EntryError(f"entry {given!r:.80}: must be a (type, payload) pair")
+    kind, payload = given
+    return kind, payload

@@ -131,9 +131,12 @@ class PluginHost:
 
     def entry_type_named(self, name: str) -> EntryType:
         """Return the entry type of this name. UnknownEntryTypeError where nobody provides it."""
-        found = self._by_name.get(name)
+        # What is no text may not even be looked up.
+        found = self._by_name.get(name) if isinstance(name, str) else None
         if found is None:
-            raise UnknownEntryTypeError(f"no plugin provides entry type {name!r}{self._failed()}", type=name)
+            raise UnknownEntryTypeError(
+                f"no plugin provides entry type {name!r:.80}{self._failed()}", type=name
+            )
         return found
 
     def entry_type_of(self, record: Any) -> EntryType:

@@ -163,8 +163,8 @@ class ShardGroup:
     def close(self) -> None:
         """Flush everything and leave the volume marked clean, each journal with its end.
 
-        A shard that cannot flush, or is poisoned, forbids the mark: its error is raised, and the next
-        opening recovers.
+        A shard that cannot flush, is poisoned, or was cut off in a roll forbids the mark: its error is raised,
+        and the next opening recovers.
         """
         # First: what came after the flush would be lost without a word, or lie behind the ends that are published.
         closed = ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
@@ -179,7 +179,9 @@ class ShardGroup:
                     journal = shard.journal
                     if journal is not None:
                         extent = superblock.extent(journal.extent.id)
-                        assert extent.state == ACTIVE
+                        if extent.state != ACTIVE:
+                            # Cut off in a roll: the superblock is ahead of what is here, and recovery settles it.
+                            raise shard.broken or closed
                         # Behind the end of one that a batch was given up in lies what was written of that batch.
                         state = CLOSED if journal.given_up else ACTIVE
                         changed.append(replace(extent, state=state, end=journal.end))
