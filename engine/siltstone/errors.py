@@ -6,7 +6,7 @@ caller need not parse text. ``except siltstone.SiltstoneError`` catches all of t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 __all__ = [
     "AlreadyExistsError",
@@ -57,6 +57,10 @@ class SiltstoneError(Exception):
     def __getattr__(self, name: str) -> Any:
         # Only reached for what is not set: declares to type checkers that facts are attributes.
         raise AttributeError(f"{type(self).__name__} has no fact {name!r}; it has {sorted(self.__dict__)}")
+
+    def to_keep(self) -> Self:
+        """The same error without its traceback, for whoever keeps it: frames would keep maps and devices busy."""
+        return type(self)(self.message, **self.fields)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.message, self.fields)

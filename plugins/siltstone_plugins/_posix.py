@@ -198,8 +198,9 @@ class DescriptorBackend(Backend):
             try:
                 call(self._descriptor)
             except OSError as error:
-                self._sync_failure = failed(self.url, "flush", 0, self._size, error)
-                raise self._sync_failure from error
+                failure = failed(self.url, "flush", 0, self._size, error)
+                self._sync_failure = failure.to_keep()
+                raise failure from error
 
     def _check_medium(self, operation: str, offset: int, length: int) -> None:
         """Raise MediumError where the medium is not any more what was opened."""

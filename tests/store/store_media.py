@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import random
 import time
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ def zram_device() -> Iterator[str]:
         Path(f"/sys/block/zram{number}/disksize").write_text(str(DEVICE_SIZE))
         yield f"/dev/zram{number}"
     finally:
+        # An error that was caught may still keep a store, and with it the maps of its journals.
+        gc.collect()
         _tell(Path(f"/sys/block/zram{number}/reset"), "1")
         _tell(_ZRAM / "hot_remove", number)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
+from pathlib import Path
 
 import pytest
 from store_faults import Faults, at_call, failing, nothing
 from store_media import Medium, create_settled, open_settled
-from store_records import assert_holds, rows
+from store_records import assert_holds, info, rows
 
 import siltstone
 from siltstone.errors import DiskFullError, MediumError, PoisonedError, SiltstoneError
@@ -194,3 +196,20 @@ def test_no_superblock_is_written_after_one_that_failed(path, store, faults, num
         store.close()
     with siltstone.open(path) as reopened:
         assert_holds(reopened, range(put))
+
+
+def test_a_store_that_failed_lets_its_volume_go_when_it_is_closed(path):
+    """At once, not when the garbage is collected: a device that is still mapped cannot be given to anybody else."""
+    faults = Faults()
+    store = siltstone.open(f"faulty:{path}", plugins=faults.host(), shards=2)
+    store.put(info(1))
+    faults.flush = failing("flush")
+    gc.disable()
+    try:
+        for call in (store.flush, store.flush, lambda: store.put(info(2)), store.close):
+            with contextlib.suppress(SiltstoneError):
+                call()
+        maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+    finally:
+        gc.enable()
+    assert maps == []

@@ -160,7 +160,7 @@ class PlainLog:
         try:
             action(*arguments)
         except SiltstoneError as error:
-            self.poison = error
+            self.poison = error.to_keep()
             raise
 
     def flush(self) -> None:

@@ -247,7 +247,7 @@ class SealedJournal:
         """A flush failed that may have covered this journal: nothing is acknowledged here any more."""
         self._flushing = None
         if self.poison is None:
-            self.poison = error
+            self.poison = error.to_keep()
 
     def _write_slot(self, slot: int) -> None:
         self.writer.tail_copy(self._copy)

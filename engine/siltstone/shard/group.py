@@ -119,7 +119,14 @@ class ShardGroup:
                     shard.cancel_flush()
                 raise
         if errors:
-            raise errors[0]
+            error = errors[0]
+            errors.clear()
+            try:
+                raise error
+            finally:
+                del (
+                    error
+                )  # else its traceback holds this frame, and this frame it: a store that is never let go
 
     def _flush(self, shards: Iterable[Shard], note: bool, errors: list[SiltstoneError]) -> None:
         begun = []

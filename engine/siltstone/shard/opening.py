@@ -18,6 +18,7 @@ from siltstone.errors import DiskFullError
 from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE
 from siltstone.format.seal import End, seals_of
 from siltstone.format.superblock import ACTIVE, CLOSED, EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.index.table import JOURNALS_MAX
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
 from siltstone.journal.sealed import SealedJournal
@@ -165,15 +166,21 @@ def _make_way(volume: Volume, plans: list[_Plan]) -> None:
 def _take_fresh(volume: Volume, plans: list[_Plan]) -> None:
     """An empty journal for each shard that does not go on in its old one: a spare, the reserve, or new space."""
     chosen: dict[int, Extent] = {}
+    wanting: list[int] = []
     for plan in plans:
         empties = [
             extent
             for extent in volume.superblock.extents
             if extent.shard == plan.number and extent.kind == KIND_JOURNAL and extent.state == EMPTY
         ]
-        if empties and not plan.resume:
+        # One that has all the journals that an index can number is opened without: reads go on, writes are refused.
+        numbered = len(volume.superblock.journals(plan.number)) < JOURNALS_MAX
+        if plan.resume or not numbered:
+            continue
+        if empties:
             chosen[plan.number] = max(empties, key=lambda extent: extent.length)
-    wanting = [plan.number for plan in plans if not plan.resume and plan.number not in chosen]
+        else:
+            wanting.append(plan.number)
 
     def change(superblock: Superblock, numbers: list[int], *, kept: bool) -> Superblock:
         for number in numbers:
@@ -341,6 +348,8 @@ def _resumed(volume: Volume, store: LogStore, extent: Extent, end: End, tail: by
 
 def _spare(volume: Volume, plan: _Plan) -> SealedJournal | None:
     """An empty journal that an earlier run made ready and never used; its slots are written anew, not flushed."""
+    if not plan.store.has_room_for_journal():
+        return None
     for extent in volume.superblock.extents:
         if extent.shard == plan.number and extent.kind == KIND_JOURNAL and extent.state == EMPTY:
             spare = SealedJournal(plan.store.add(extent), volume.superblock.uuid, extent, volume.flush)

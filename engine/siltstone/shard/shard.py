@@ -88,7 +88,7 @@ class Shard:
                 " with a larger index_memory",
                 limit=self.store.size.records,
             )
-            raise self.broken from error
+            raise self.broken.to_keep() from error
         except BaseException as error:
             # What the journal did not take is told by its error; what it took must also be in the index.
             if journal.position != before:

@@ -153,7 +153,9 @@ class Volume:
             except BaseException as error:
                 # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
                 self._cause = (
-                    error if isinstance(error, SiltstoneError) else interrupted(self.backend.url, error)
+                    error.to_keep()
+                    if isinstance(error, SiltstoneError)
+                    else interrupted(self.backend.url, error)
                 )
                 raise
             self._discard_freed(before, fresh)
@@ -203,7 +205,7 @@ class Volume:
                 self.backend.flush()
             except SiltstoneError as error:
                 if not shared:
-                    self._cause = error
+                    self._cause = error.to_keep()
                 raise
 
     @property

@@ -135,7 +135,7 @@ class SegmentsBackend(Backend):
                         "flush", 0, self.size, error.errno or errno.EIO, "what was written may be lost"
                     )
                 except MediumError as failure:
-                    self._flush_failure = failure
+                    self._flush_failure = failure.to_keep()
                     raise
 
     def discard(self, offset: int, length: int) -> None:
