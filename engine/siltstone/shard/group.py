@@ -119,14 +119,8 @@ class ShardGroup:
                     shard.cancel_flush()
                 raise
         if errors:
-            error = errors[0]
-            errors.clear()
-            try:
-                raise error
-            finally:
-                del (
-                    error
-                )  # else its traceback holds this frame, and this frame it: a store that is never let go
+            # Out of the list, which this frame holds: the error's traceback holds this frame, for ever otherwise.
+            raise errors.pop(0)
 
     def _flush(self, shards: Iterable[Shard], note: bool, errors: list[SiltstoneError]) -> None:
         begun = []
@@ -164,7 +158,8 @@ class ShardGroup:
             _log.debug("no space for a spare journal", exc_info=True)
             self._pause_until = now + _PAUSE_SECONDS
         except Exception as error:  # noqa: BLE001 - it runs unattended, and those who put get their own errors
-            _log.warning("housekeeping: %r", error)
+            # Its text: a log record that keeps the error keeps frames, and with them the store.
+            _log.warning("housekeeping: %s", repr(error))
             self._pause_until = now + _PAUSE_SECONDS
 
     def close(self) -> None:
