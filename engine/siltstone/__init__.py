@@ -22,6 +22,7 @@ from siltstone.errors import *  # noqa: F403 - every error is part of the front 
 from siltstone.journal.dump import DumpedEntry, dump_entries
 from siltstone.journal.journal import Journal
 from siltstone.journal.recovery import JournalRecovery
+from siltstone.journal.space import BareSpace
 from siltstone.records import HashInfo
 from siltstone.shard.opening import ReplayProgress
 from siltstone.store import Store
@@ -29,6 +30,7 @@ from siltstone.store import Store
 __version__ = "0.1.0"
 
 __all__ = [
+    "BareSpace",
     "DumpedEntry",
     "Exported",
     "HashInfo",

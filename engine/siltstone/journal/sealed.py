@@ -103,11 +103,6 @@ class SealedJournal:
         return self._unflushed > 0 or self._flushing is not None
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing was ever appended."""
-        return self.position == (0, 0)
-
-    @property
     def end(self) -> End:
         """Where the log ends, once all of it is flushed."""
         assert self.is_flushed
