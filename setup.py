@@ -23,7 +23,16 @@ def kernel(name: str) -> Extension:
 
 setup(
     ext_modules=cythonize(
-        [kernel("format.kernels"), kernel("index.table"), kernel("volume.mapping")],
+        [
+            kernel("format.kernels"),
+            kernel("index.guard"),
+            kernel("index.layout"),
+            kernel("index.lookup"),
+            kernel("index.routing"),
+            kernel("index.table"),
+            kernel("index.types"),
+            kernel("volume.mapping"),
+        ],
         include_path=["engine"],
         compiler_directives={
             "language_level": 3,

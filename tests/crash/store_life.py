@@ -13,7 +13,8 @@ from medium import Image, Medium
 from siltstone.errors import DamageError, DiskFullError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
 from siltstone.format.seal import seals_of
-from siltstone.index.table import KeyTypes, Reader
+from siltstone.index.lookup import Reader
+from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard import opening
 from siltstone.shard.group import ShardGroup

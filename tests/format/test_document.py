@@ -17,7 +17,8 @@ from format_example import EXTENT, UUID
 from siltstone.format import constants
 from siltstone.format.seal import is_valid, journal_key, parse_seal
 from siltstone.format.superblock import KINDS, SHARDS_MAX, STATES, decode_slot
-from siltstone.index.table import KeyTypes, Router
+from siltstone.index.routing import Router
+from siltstone.index.types import KeyTypes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 EXAMPLES = dict(re.findall(r"<!-- example: (.+?) -->\n```\n(.*?)```", PAGE, re.DOTALL))

@@ -46,6 +46,9 @@ LAYERS = (
 #: nobody in the house imports this; it is for other people's tests, and imports what it likes
 FOR_OTHERS = "siltstone.testing"
 
+#: suffix of a source -> what stands behind the module's name where it has several
+SOURCES = {".py": "", ".pyx": "", ".pxd": ":shared", ".pyi": ":stub"}
+
 CIMPORT = re.compile(r"^[ \t]*(?:from|c?import)[ \t]+(siltstone[\w.]*)", re.MULTILINE)
 
 
@@ -61,15 +64,15 @@ class Import:
 
 
 def modules_in(root: Path) -> dict[str, Path]:
-    """Every module of the house under `root` by its dotted name, compiled ones by their source."""
+    """Every source of every module of the house under `root`, by the module's dotted name and its kind."""
     found = {}
     for package, (folder, _) in PACKAGES.items():
-        for path in sorted((root / folder / package).rglob("*.py*")):
-            if path.suffix in {".py", ".pyx", ".pyi"}:
+        for path in sorted((root / folder / package).rglob("*.p*")):
+            if path.suffix in SOURCES:
                 parts = path.relative_to(root / folder).with_suffix("").parts
                 name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-                # A .pyi beside its .pyx is a second source of one module.
-                found[name if path.suffix != ".pyi" else f"{name}:stub"] = path
+                # A .pyi or .pxd beside its .pyx is another source of one module.
+                found[name + SOURCES[path.suffix]] = path
     return found
 
 
@@ -78,7 +81,7 @@ def imports_in(root: Path, *, everything: bool = False) -> list[Import]:
     modules = modules_in(root)
     found = []
     for name, path in modules.items():
-        module = name.removesuffix(":stub")
+        module = name.partition(":")[0]
         for_types = type_checking_lines(path)
         for target, line in imported_names(path, module, modules):
             if everything or target.partition(".")[0] in PACKAGES:
@@ -101,7 +104,7 @@ def type_checking_lines(path: Path) -> set[int]:
 
 def imported_names(path: Path, module: str, modules: dict[str, Path]) -> list[tuple[str, int]]:
     text = path.read_text()
-    if path.suffix == ".pyx":
+    if path.suffix in {".pyx", ".pxd"}:
         return [(match[1], text.count("\n", 0, match.start(1)) + 1) for match in CIMPORT.finditer(text)]
     found = []
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
@@ -194,7 +197,7 @@ def test_the_table_names_every_engine_module():
         name
         for name in modules_in(HOUSE)
         if within(name, "siltstone")
-        and layer_of(name.removesuffix(":stub")) is None
+        and layer_of(name.partition(":")[0]) is None
         and not within(name, FOR_OTHERS)
     ]
     assert not unknown
@@ -284,9 +287,11 @@ def test_a_right_import_is_let_through(planted, module, text):
     assert not wrong_imports(planted(**{module: text, "siltstone__errors": ""}))
 
 
-def test_an_import_in_a_kernel_is_seen(planted):
+@pytest.mark.parametrize("suffix", ["pyx", "pxd"])
+def test_an_import_in_a_kernel_is_seen(planted, suffix):
     root = planted(siltstone__format__entry="")
-    (root / "engine/siltstone/format/kernels.pyx").write_text("from siltstone.index.table cimport Table\n")
+    source = root / f"engine/siltstone/format/kernels.{suffix}"
+    source.write_text("from siltstone.index.table cimport Table\n")
     assert wrong_imports(root)
 
 

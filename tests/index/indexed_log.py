@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siltstone.format.kernels import ClusterWriter, SealKey
-from siltstone.index.table import KeyTypes, LogIndex, Reader, layout_bytes
+from siltstone.index.layout import layout_bytes
+from siltstone.index.lookup import Reader
+from siltstone.index.table import LogIndex
+from siltstone.index.types import KeyTypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

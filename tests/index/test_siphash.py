@@ -9,7 +9,8 @@ import pytest
 from indexed_log import TYPES
 
 from siltstone.errors import EntryError
-from siltstone.index.table import KeyTypes, Router, siphash_2_4
+from siltstone.index.routing import Router, siphash_2_4
+from siltstone.index.types import KeyTypes
 
 KINDS = KeyTypes(TYPES)
 

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from indexed_log import HASH, KEYLESS, SECRET, TYPES, IndexedLog, deletion, entry, packed
 
-from siltstone.index.table import JOURNALS_MAX, SLOT_BYTES, KeyTypes, LogIndex, Reader, Router, layout_bytes
+from siltstone.index.layout import JOURNALS_MAX, SLOT_BYTES, layout_bytes
+from siltstone.index.lookup import Reader
+from siltstone.index.routing import Router
+from siltstone.index.table import LogIndex
+from siltstone.index.types import KeyTypes
 
 
 def random_keys(count: int, seed: int = 1) -> np.ndarray:

@@ -12,7 +12,9 @@ from siltstone.core.consuming import Consumers
 from siltstone.core.media import open_volume, recorded
 from siltstone.errors import ClosedError, PluginError, ReadOnlyError, VersionError
 from siltstone.format.constants import ENTRY_SIZE_MAX
-from siltstone.index.table import KeyTypes, Reader, Router
+from siltstone.index.lookup import Reader
+from siltstone.index.routing import Router
+from siltstone.index.types import KeyTypes
 from siltstone.plugin.host import PluginHost
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only

@@ -46,7 +46,7 @@ static int guard_install(void) {
 }
 
 /* Run `call(argument)`; 0, or -1 where it touched a page that could not be read. */
-static int guarded(void (*call)(void *), void *argument) {
+static int guard_call(void (*call)(void *), void *argument) {
     sigjmp_buf here;
     sigjmp_buf *volatile outer = guard_return;
     int failed = 0;

@@ -1,22 +1,7 @@
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias
-
-from numpy import bool_, int64, uint8, uint32, uint64
+from numpy import bool_, uint8, uint64
 from numpy.typing import NDArray
-from typing_extensions import Buffer
 
-# Type checkers do not know before Python 3.12 that arrays are buffers.
-Bytes: TypeAlias = Buffer | NDArray[Any]
-
-JOURNALS_MAX: int
-JOURNAL_BYTES_MAX: int
-SLOT_BYTES: int
-
-def layout_bytes(segments: int, window_bytes: int) -> int: ...
-def siphash_2_4(data: Bytes, key: Bytes) -> int: ...
-
-class KeyTypes:
-    def __init__(self, keys: Mapping[int, tuple[int, int]], known: Collection[int] = ()) -> None: ...
+from siltstone.index.types import Bytes, KeyTypes
 
 class LogIndex:
     types: KeyTypes
@@ -42,16 +27,3 @@ class LogIndex:
         self, journal: int, clusters: Bytes, first_index: int, last_used: int
     ) -> tuple[int, int, int | None]: ...
     def contains_many(self, kind: int, keys: NDArray[uint8]) -> NDArray[bool_]: ...
-
-class Router:
-    def __init__(self, types: KeyTypes, secret: Bytes, shards: int) -> None: ...
-    def shard(self, kind: int, key: Bytes) -> int: ...
-    def route(self, kind: int, payloads: NDArray[uint8]) -> tuple[NDArray[uint8], NDArray[int64]]: ...
-    def shards_of(self, kind: int, keys: NDArray[uint8]) -> NDArray[uint32]: ...
-
-class Reader:
-    def __init__(self, indexes: Sequence[LogIndex]) -> None: ...
-    def get(self, kind: int, key: Bytes) -> Any: ...
-    def get_many(
-        self, kind: int, keys: NDArray[uint8], payload_size: int
-    ) -> tuple[NDArray[bool_], NDArray[uint8]]: ...

@@ -11,7 +11,8 @@ from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.kernels import split_entries
 from siltstone.format.seal import seals_of
-from siltstone.index.table import JOURNALS_MAX, LogIndex
+from siltstone.index.layout import JOURNALS_MAX
+from siltstone.index.table import LogIndex
 from siltstone.journal.log_reader import LogReader
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
-    from siltstone.index.table import KeyTypes
+    from siltstone.index.types import KeyTypes
     from siltstone.journal.sealed import SealedJournal, Writable
     from siltstone.log_store.memory import IndexSize
     from siltstone.volume.backend import Backend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from dataclasses import dataclass
 
-from siltstone.index.table import layout_bytes
+from siltstone.index.layout import layout_bytes
 
 #: bytes of index a record takes at most, just after its segment grew: 8 a slot, 75 % full
 BYTES_A_RECORD_MAX = 10.7

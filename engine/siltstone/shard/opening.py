@@ -18,7 +18,7 @@ from siltstone.errors import DiskFullError
 from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE
 from siltstone.format.seal import End, seals_of
 from siltstone.format.superblock import ACTIVE, CLOSED, EMPTY, KIND_JOURNAL, Extent, Superblock
-from siltstone.index.table import JOURNALS_MAX
+from siltstone.index.layout import JOURNALS_MAX
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
 from siltstone.journal.sealed import SealedJournal
@@ -31,7 +31,7 @@ from siltstone.volume import allocator
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from siltstone.index.table import KeyTypes
+    from siltstone.index.types import KeyTypes
     from siltstone.log_store.log_store import Others
     from siltstone.volume.volume import Volume
 

@@ -1,0 +1,22 @@
+/* Words that several threads or processes read while one writes them. */
+#ifndef SILTSTONE_ATOMICS_H
+#define SILTSTONE_ATOMICS_H
+
+#include <stdint.h>
+
+static inline uint64_t load_acquire(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_ACQUIRE); }
+static inline uint64_t load_relaxed(const uint64_t *at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
+static inline void store_release(uint64_t *at, uint64_t word) { __atomic_store_n(at, word, __ATOMIC_RELEASE); }
+
+/* A sequence number is odd while what it guards is being changed. */
+static inline void begin_change(uint64_t *sequence) {
+    __atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+static inline void end_change(uint64_t *sequence) { __atomic_store_n(sequence, *sequence + 1, __ATOMIC_RELEASE); }
+static inline int unchanged(const uint64_t *sequence, uint64_t seen) {
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n(sequence, __ATOMIC_RELAXED) == seen;
+}
+
+#endif

@@ -1,0 +1,125 @@
+"""Where everything in an index lies, and the arithmetic that finds it; for all who write or read one."""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "index/siphash.h" nogil:
+    uint64_t sip_load(const uint8_t *at)
+    uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size)
+
+cdef extern from "index/atomics.h" nogil:
+    uint64_t load_acquire(const uint64_t *at)
+    uint64_t load_relaxed(const uint64_t *at)
+    void store_release(uint64_t *at, uint64_t word)
+    void begin_change(uint64_t *sequence)
+    void end_change(uint64_t *sequence)
+    bint unchanged(const uint64_t *sequence, uint64_t seen)
+
+cdef extern from * nogil:
+    """
+    #define prefetch(at) __builtin_prefetch((const void *)(at))
+    #define MAGIC 0x53494C5453494458u
+    #define PLACE_BITS 36  /* fingerprint in the 28 bits above */
+    #define OFFSET_BITS 26
+    #define FINGERPRINTS (((uint64_t)1 << (64 - PLACE_BITS)) - 1)
+    #define PLACES (((uint64_t)1 << PLACE_BITS) - 1)
+    #define OFFSETS (((uint64_t)1 << OFFSET_BITS) - 1)
+    """
+    void prefetch(const void *at)
+    const uint64_t MAGIC
+    const int PLACE_BITS
+    const int OFFSET_BITS
+    const uint64_t FINGERPRINTS
+    const uint64_t PLACES
+    const uint64_t OFFSETS
+
+cdef enum:
+    CLUSTER = 4096
+    SLOT_CLUSTERS = 2
+    TYPE_DELETE = 0x04
+    JOURNALS = 1024
+    BUCKET = 4
+    SEGMENT_BUCKETS_FIRST = 96
+    CHUNK = 64
+    ENTRY_MAX = 254
+
+    TAIL_IN_LOG = 0       # the last cluster is where its number says
+    TAIL_IN_MEMORY = 1    # it is the unwritten tail
+    TAIL_IN_SLOT = 2      # it is in tail slot 0 or 1 of the extent
+
+cdef struct Journal:
+    uint64_t sequence
+    uint32_t tail_index
+    uint32_t tail_kind
+    uint64_t tail_slot
+    uint64_t reserved
+
+cdef struct Segment:
+    uint64_t sequence
+    uint32_t buckets
+    uint32_t window
+    uint32_t records
+    uint32_t reserved
+    uint64_t reserved2
+
+cdef struct Header:
+    uint64_t magic
+    uint64_t segments
+    uint64_t window_bytes
+    uint64_t records
+    uint64_t bytes
+
+cdef enum:
+    JOURNALS_AT = 4096
+    TAIL_AT = 4096 + 32 * 1024
+    SEGMENTS_AT = 4096 + 32 * 1024 + 4096
+
+cdef struct Table:
+    Header *header
+    Journal *journals
+    Segment *segments
+    uint8_t *tail
+    uint8_t *windows
+    uint64_t segment_mask
+    uint64_t window_bytes
+    const uint8_t **bases
+    const int *key_offset       # per type, -1 where it has no key
+    const int *key_size
+    const uint8_t *known
+    uint64_t k0
+    uint64_t k1
+
+
+cdef inline Py_ssize_t windows_at(Py_ssize_t segments) noexcept nogil:
+    return SEGMENTS_AT + (segments * <Py_ssize_t>sizeof(Segment) + 4095) // 4096 * 4096
+
+
+cdef inline uint64_t key_hash(uint64_t k0, uint64_t k1, int kind, const uint8_t *key, int size) noexcept nogil:
+    return siphash13(k0, k1 ^ <uint64_t>kind, key, size)
+
+
+cdef inline uint32_t shard_of(uint64_t hashed, uint32_t shards) noexcept nogil:
+    return <uint32_t>(((hashed >> 32) * shards) >> 32)
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    x ^= x >> 33
+    x *= <uint64_t>0xFF51AFD7ED558CCD
+    x ^= x >> 29
+    x *= <uint64_t>0xC4CEB9FE1A85EC53
+    return x ^ (x >> 32)
+
+
+cdef inline uint64_t *bucket(Table *table, uint64_t number, uint64_t window, uint64_t index) noexcept nogil:
+    return <uint64_t *>(table.windows + (number * 2 + window) * table.window_bytes + index * (BUCKET * 8))
+
+
+cdef inline void buckets_of(uint64_t fingerprint, uint64_t buckets, uint64_t *first, uint64_t *second) noexcept nogil:
+    cdef uint64_t mixed = mix(fingerprint)
+    first[0] = ((mixed >> 32) * buckets) >> 32
+    second[0] = ((mixed & <uint64_t>0xFFFFFFFF) * buckets) >> 32
+    if second[0] == first[0]:
+        second[0] = first[0] + 1 if first[0] + 1 < buckets else 0
+
+
+cdef inline uint64_t segment_of(Table *table, uint64_t hashed) noexcept nogil:
+    return (hashed >> 28) & table.segment_mask

@@ -1,0 +1,5 @@
+JOURNALS_MAX: int
+JOURNAL_BYTES_MAX: int
+SLOT_BYTES: int
+
+def layout_bytes(segments: int, window_bytes: int) -> int: ...

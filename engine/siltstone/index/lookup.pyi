@@ -1,0 +1,15 @@
+from collections.abc import Sequence
+from typing import Any
+
+from numpy import bool_, uint8
+from numpy.typing import NDArray
+
+from siltstone.index.table import LogIndex
+from siltstone.index.types import Bytes
+
+class Reader:
+    def __init__(self, indexes: Sequence[LogIndex]) -> None: ...
+    def get(self, kind: int, key: Bytes) -> Any: ...
+    def get_many(
+        self, kind: int, keys: NDArray[uint8], payload_size: int
+    ) -> tuple[NDArray[bool_], NDArray[uint8]]: ...
