@@ -6,7 +6,7 @@ from libc.string cimport memset
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, FINGERPRINTS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Segment, Table,
     begin_change, bucket, buckets_of, end_change, key_hash, prefetch, segment_of, store_release)
-from siltstone.index.search cimport PRESENT, read_entry, same_key
+from siltstone.index.search cimport PRESENT, Patience, read_entry, same_key
 from siltstone.index.types cimport keyed
 
 cdef extern from "sys/mman.h" nogil:
@@ -51,12 +51,15 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
     cdef uint64_t *slots
     cdef uint8_t entry[256]
     cdef int which, i
+    cdef Patience patience
+    patience.waits = 0
     buckets_of(fingerprint, segment.buckets, &first, &second)
     for which in range(2):
         slots = bucket(table, number, segment.window, second if which else first)
         for i in range(BUCKET):
             if slots[i] and slots[i] >> PLACE_BITS == fingerprint:
-                if read_entry(table, slots[i] & PLACES, entry) == PRESENT and same_key(table, entry, kind, key, size):
+                if (read_entry(table, slots[i] & PLACES, entry, &patience) == PRESENT
+                        and same_key(table, entry, kind, key, size)):
                     return &slots[i]
     return NULL
 
@@ -67,9 +70,9 @@ cdef struct Node:
     int lane
 
 
-cdef inline bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buckets, uint64_t first, uint64_t second,
-                    uint64_t **room) noexcept nogil:
-    """Free a slot in bucket `first` or `second`, both full, by the shortest chain of moves; False where there is none."""
+cdef inline bint make_room(Table *table, uint64_t number, uint64_t window, uint64_t buckets, uint64_t first,
+                           uint64_t second, uint64_t **room) noexcept nogil:
+    """Free a slot in bucket `first` or `second`, both full, by the shortest chain of moves; False: there is none."""
     cdef Node nodes[SEARCH_NODES]
     cdef int count = 2, at = 0, lane
     cdef unsigned int holes
@@ -161,7 +164,8 @@ cdef inline int grow(Table *table, uint64_t number, bint shared) noexcept nogil:
     return 0
 
 
-cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size, bint shared) noexcept nogil:
+cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size,
+                    bint shared) noexcept nogil:
     """Make `place` the key's; 0, or -1 where the segment cannot grow any more."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
@@ -206,11 +210,12 @@ cdef inline void remove(Table *table, uint64_t hashed, int kind, const uint8_t *
         table.header.records -= 1
 
 
-cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uint64_t *positions, uint64_t place,
-                       bint shared, int64_t *others, int64_t *unknown) noexcept nogil:
+cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uint64_t *positions,
+                              uint64_t place, bint shared, int64_t *others, int64_t *unknown) noexcept nogil:
     """Put and delete what a run of entries says; entries applied, or -1 where the table cannot grow.
 
-    Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key; `unknown` becomes the place of the first of a type that is not known.
+    Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key;
+    `unknown` becomes the place of the first of a type that is not known.
     """
     cdef uint64_t hashes[CHUNK]
     cdef uint64_t places[CHUNK]

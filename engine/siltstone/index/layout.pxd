@@ -9,10 +9,13 @@ cdef extern from "index/siphash.h" nogil:
 cdef extern from "index/atomics.h" nogil:
     uint64_t load_acquire(const uint64_t *at)
     uint64_t load_relaxed(const uint64_t *at)
+    uint32_t load_half(const uint32_t *at)
+    uint8_t load_byte(const uint8_t *at)
     void store_release(uint64_t *at, uint64_t word)
     void begin_change(uint64_t *sequence)
     void end_change(uint64_t *sequence)
     bint unchanged(const uint64_t *sequence, uint64_t seen)
+    bint wait_a_moment(uint32_t *waits)
 
 cdef extern from * nogil:
     """
@@ -51,7 +54,10 @@ cdef struct Journal:
     uint32_t tail_index
     uint32_t tail_kind
     uint64_t tail_slot
-    uint64_t reserved
+    uint64_t life               # 0: none is attached; else this number's alone, for ever
+    uint64_t offset             # of its extent in the volume [bytes]
+    uint64_t length
+    uint64_t reserved[2]        # to a whole cache line
 
 cdef struct Segment:
     uint64_t sequence
@@ -62,16 +68,27 @@ cdef struct Segment:
     uint64_t reserved2
 
 cdef struct Header:
-    uint64_t magic
+    uint64_t magic              # written last
+    uint64_t abi
     uint64_t segments
     uint64_t window_bytes
     uint64_t records
     uint64_t bytes
+    uint64_t lives              # how many a journal was attached
 
 cdef enum:
+    ABI = 1                     # rises with every change of what lies in the memory, or where
     JOURNALS_AT = 4096
-    TAIL_AT = 4096 + 32 * 1024
-    SEGMENTS_AT = 4096 + 32 * 1024 + 4096
+    TAIL_AT = 4096 + 64 * 1024
+    SEGMENTS_AT = 4096 + 64 * 1024 + 4096
+
+# Where this process sees the extent of a journal. `life` says which journal `base` and `length` belong to: it is
+# cleared before they change and set after.
+cdef struct Map:
+    uint64_t life
+    const uint8_t *base
+    uint64_t length
+    uint64_t reserved
 
 cdef struct Table:
     Header *header
@@ -81,7 +98,7 @@ cdef struct Table:
     uint8_t *windows
     uint64_t segment_mask
     uint64_t window_bytes
-    const uint8_t **bases
+    Map *maps
     const int *key_offset       # per type, -1 where it has no key
     const int *key_size
     const uint8_t *known

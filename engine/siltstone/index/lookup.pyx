@@ -1,19 +1,28 @@
 """Lookups in the indexes of all shards, without a lock."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
-    TAIL_IN_LOG, Journal, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_relaxed, prefetch,
-    segment_of, shard_of, unchanged)
-from siltstone.index.search cimport PRESENT, lookup, same_key
-from siltstone.index.table cimport LogIndex
+    TAIL_IN_LOG, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
+    load_relaxed, prefetch, segment_of, shard_of, unchanged)
+from siltstone.index.mapped cimport MappedIndex, begin_lookup, end_lookup
+from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup
 from siltstone.index.types cimport KeyTypes, check_key
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef enum:
+    SHARDS_MAX = 4096
+    # Maps that one lookup may make before it is any further: more is a writer that goes round in circles.
+    MAPS_MAX = 4096
 
 
 cdef struct Query:
@@ -23,57 +32,88 @@ cdef struct Query:
     const uint8_t *keys
     int key_size
     Py_ssize_t count
+    Py_ssize_t done         # keys that were answered
     uint8_t *flags
     uint8_t *rows
     int payload_size
     uint8_t *entry
+    Found stop              # why no more were: UNMAPPED or STUCK
+    uint32_t shard          # where
+    uint32_t journal
 
 
-cdef bint quick(Table *table, uint64_t hashed, uint64_t slot, int kind, const uint8_t *key, int size, uint8_t *out,
+cdef bint quick(Table *table, uint64_t slot, int kind, const uint8_t *key, int size, uint8_t *out,
                 int payload_size) noexcept nogil:
     """Whether the entry that a slot named a moment ago is the key's; its payload in `out` then."""
     cdef Journal *journal = &table.journals[(slot & PLACES) >> OFFSET_BITS]
-    cdef const uint8_t *base = table.bases[(slot & PLACES) >> OFFSET_BITS]
+    cdef Map *seen_at = &table.maps[(slot & PLACES) >> OFFSET_BITS]
     cdef uint64_t offset = slot & OFFSETS
     cdef uint64_t seen = load_acquire(&journal.sequence)
-    cdef const uint8_t *at
-    if base == NULL or seen & 1 or (
-            journal.tail_kind != TAIL_IN_LOG and (offset >> 12) == <uint64_t>journal.tail_index + SLOT_CLUSTERS):
+    cdef uint64_t life = load_acquire(&seen_at.life)
+    cdef uint64_t length = seen_at.length
+    cdef const uint8_t *at = seen_at.base + offset
+    # What is not mapped has no length.
+    if (seen & 1 or life != load_relaxed(&journal.life) or offset + payload_size + 2 > length
+            or not unchanged(&seen_at.life, life)):
         return False
-    at = base + offset
-    if at[0] != payload_size + 2 or (offset & (CLUSTER - 1)) + at[0] > CLUSTER or not same_key(table, at, kind, key, size):
+    if (load_half(&journal.tail_kind) != TAIL_IN_LOG
+            and (offset >> 12) == <uint64_t>load_half(&journal.tail_index) + SLOT_CLUSTERS):
+        return False
+    if load_byte(at) != payload_size + 2 or (offset & (CLUSTER - 1)) + payload_size + 2 > CLUSTER or at[1] != kind:
+        return False
+    if payload_size < table.key_offset[kind] + size or memcmp(at + 2 + table.key_offset[kind], key, size):
         return False
     memcpy(out, at + 2, payload_size)
     return unchanged(&journal.sequence, seen)
 
 
-cdef void get_chunk(Query *query) noexcept nogil:
-    """Look up at most CHUNK keys in three passes, so that each waits for memory once for all of them."""
+cdef Found search(Query *query, uint32_t shard, uint64_t hashed, const uint8_t *key, uint8_t *entry) noexcept nogil:
+    """Look one key up with all patience; where that was not enough, the query says where."""
+    cdef Patience patience
+    patience.waits = 0
+    query.stop = lookup(query.tables[shard], hashed, query.kind, key, query.key_size, entry, &patience)
+    query.shard = shard
+    query.journal = patience.unmapped
+    return query.stop
+
+
+cdef bint get_chunk(Query *query) noexcept nogil:
+    """Look up at most CHUNK keys in three passes, so that each waits for memory once for all of them.
+
+    False where the query has come to a stop.
+    """
     cdef uint64_t hashes[CHUNK]
     cdef uint64_t slots_found[CHUNK]
     cdef uint64_t sequences[CHUNK]
     cdef uint8_t entry[256]
-    cdef Table *tables[CHUNK]
+    cdef uint32_t shards[CHUNK]
     cdef Table *table
     cdef Segment *segment
     cdef uint64_t *one
     cdef uint64_t *two
     cdef uint64_t *slots_one[CHUNK]
     cdef uint64_t *slots_two[CHUNK]
-    cdef uint64_t number, first, second, slot, fingerprint, place
+    cdef uint64_t number, first, second, slot, fingerprint, buckets, window
+    cdef const uint8_t *base
     cdef Py_ssize_t i
     cdef int lane
     cdef uint64_t k0 = query.tables[0].k0, k1 = query.tables[0].k1
     cdef int size = query.key_size
+    cdef Found found
     for i in range(query.count):
         hashes[i] = key_hash(k0, k1, query.kind, query.keys + i * size, size)
-        table = tables[i] = query.tables[shard_of(hashes[i], query.shards)]
+        shards[i] = shard_of(hashes[i], query.shards)
+        table = query.tables[shards[i]]
         number = segment_of(table, hashes[i])
         segment = &table.segments[number]
         sequences[i] = load_acquire(&segment.sequence)
-        buckets_of(hashes[i] & FINGERPRINTS, segment.buckets, &first, &second)
-        slots_one[i] = bucket(table, number, segment.window & 1, first)
-        slots_two[i] = bucket(table, number, segment.window & 1, second)
+        buckets, window = load_half(&segment.buckets), load_half(&segment.window) & 1
+        if not fits(table, buckets):
+            # Odd sends what is not found to the patient search.
+            buckets, sequences[i] = 1, 1
+        buckets_of(hashes[i] & FINGERPRINTS, buckets, &first, &second)
+        slots_one[i] = bucket(table, number, window, first)
+        slots_two[i] = bucket(table, number, window, second)
         prefetch(slots_one[i])
         prefetch(slots_two[i])
     for i in range(query.count):
@@ -88,89 +128,91 @@ cdef void get_chunk(Query *query) noexcept nogil:
             if slot >> PLACE_BITS == fingerprint and slot:
                 slots_found[i] = slot
         if slots_found[i]:
-            place = slots_found[i] & PLACES
-            if tables[i].bases[place >> OFFSET_BITS] != NULL:
-                prefetch(tables[i].bases[place >> OFFSET_BITS] + (place & OFFSETS))
-                prefetch(tables[i].bases[place >> OFFSET_BITS] + (place & OFFSETS) + 49)
+            base = query.tables[shards[i]].maps[(slots_found[i] & PLACES) >> OFFSET_BITS].base
+            prefetch(base + (slots_found[i] & OFFSETS))
+            prefetch(base + (slots_found[i] & OFFSETS) + 49)
     for i in range(query.count):
-        table = tables[i]
+        table = query.tables[shards[i]]
         query.flags[i] = 0
         if slots_found[i] == 0:
             # Nothing bears the fingerprint, and no move or growth went on meanwhile: it is not there.
             if not sequences[i] & 1 and unchanged(&table.segments[segment_of(table, hashes[i])].sequence, sequences[i]):
                 memset(query.rows + i * query.payload_size, 0, query.payload_size)
                 continue
-        elif quick(table, hashes[i], slots_found[i], query.kind, query.keys + i * size, size,
+        elif quick(table, slots_found[i], query.kind, query.keys + i * size, size,
                    query.rows + i * query.payload_size, query.payload_size):
             query.flags[i] = 1
             continue
-        if (lookup(table, hashes[i], query.kind, query.keys + i * size, size, entry) == PRESENT
-                and entry[0] - 2 == query.payload_size):
+        found = search(query, shards[i], hashes[i], query.keys + i * size, entry)
+        if found > PRESENT:
+            return False
+        if found == PRESENT and entry[0] - 2 == query.payload_size:
             memcpy(query.rows + i * query.payload_size, entry + 2, query.payload_size)
             query.flags[i] = 1
         else:
             memset(query.rows + i * query.payload_size, 0, query.payload_size)
+    return True
 
 
 cdef void get_guarded(void *argument) noexcept nogil:
     cdef Query *query = <Query *>argument
-    cdef Table *table = query.tables[0]
-    cdef uint64_t hashed = key_hash(table.k0, table.k1, query.kind, query.keys, query.key_size)
-    table = query.tables[shard_of(hashed, query.shards)]
-    query.count = lookup(table, hashed, query.kind, query.keys, query.key_size, query.entry) == PRESENT
+    cdef uint64_t hashed = key_hash(query.tables[0].k0, query.tables[0].k1, query.kind, query.keys, query.key_size)
+    if search(query, shard_of(hashed, query.shards), hashed, query.keys, query.entry) <= PRESENT:
+        query.flags[0] = query.stop == PRESENT
+        query.done = 1
 
 
 cdef void get_many_guarded(void *argument) noexcept nogil:
     cdef Query *query = <Query *>argument
     cdef Query part = query[0]
-    cdef Py_ssize_t start = 0
-    while start < query.count:
-        part.count = query.count - start if query.count - start < CHUNK else CHUNK
-        part.keys = query.keys + start * query.key_size
-        part.flags = query.flags + start
-        part.rows = query.rows + start * query.payload_size
-        get_chunk(&part)
-        start += part.count
+    while query.done < query.count:
+        part.count = query.count - query.done if query.count - query.done < CHUNK else CHUNK
+        part.keys = query.keys + query.done * query.key_size
+        part.flags = query.flags + query.done
+        part.rows = query.rows + query.done * query.payload_size
+        if not get_chunk(&part):
+            query.stop, query.shard, query.journal = part.stop, part.shard, part.journal
+            return
+        query.done += part.count
 
 
 cdef class Reader:
     """Looks keys up in all shards of a store at once, without a lock; any number of threads may share it.
 
-    :param indexes: the shards' indexes, in order of their numbers
+    :param indexes: the shards' indexes, in order of their numbers: LogIndex or IndexView
+    :param stuck: is called with the number of a shard whose writer stays in the middle of a change, be it that it
+        was stopped, died, or only lost its processor for a while; when it returns, the lookup goes on, and when it
+        raises, that ends the lookup. Without it a lookup waits for ever.
     """
 
     cdef list indexes
-    cdef Table *tables[4096]
+    cdef Table *tables[SHARDS_MAX]
     cdef uint32_t shards
     cdef KeyTypes types
-    cdef uint64_t k0
-    cdef uint64_t k1
+    cdef object stuck
 
-    def __init__(self, indexes):
-        cdef LogIndex index
+    def __init__(self, indexes, stuck=None):
+        cdef MappedIndex index
         self.indexes = list(indexes)
-        if not 1 <= len(self.indexes) <= 4096:
-            raise ValueError(f"{len(self.indexes)} shards: must be 1-4096")
+        if not 1 <= len(self.indexes) <= SHARDS_MAX:
+            raise ValueError(f"{len(self.indexes)} shards: must be 1-{SHARDS_MAX}")
         self.shards = <uint32_t>len(self.indexes)
+        self.stuck = stuck
         for i, index in enumerate(self.indexes):
             self.tables[i] = &index.table
         index = self.indexes[0]
         self.types = index.types
-        self.k0, self.k1 = index.table.k0, index.table.k1
 
     def get(self, int kind, const uint8_t[::1] key not None):
         """The payload that was last put under a key, or None."""
         cdef uint8_t entry[256]
+        cdef uint8_t present = 0
         cdef Query query
-        cdef int failed
         check_key(self.types, kind, key.shape[0])
         query.tables, query.shards, query.kind, query.entry = self.tables, self.shards, kind, entry
-        query.keys, query.key_size = &key[0], <int>key.shape[0]
-        with nogil:
-            failed = guarded(get_guarded, &query)
-        if failed:
-            raise unreadable("looking up a key")
-        if not query.count:
+        query.keys, query.key_size, query.count, query.flags = &key[0], <int>key.shape[0], 1, &present
+        self.answer(get_guarded, &query)
+        if not present:
             return None
         return PyBytes_FromStringAndSize(<const char *>entry + 2, entry[0] - 2)
 
@@ -181,7 +223,6 @@ cdef class Reader:
         """
         cdef Py_ssize_t n = keys.shape[0]
         cdef Query query
-        cdef int failed
         check_key(self.types, kind, keys.shape[1])
         if not 0 < payload_size <= ENTRY_MAX - 2:
             raise ValueError(f"payloads of {payload_size} bytes")
@@ -193,8 +234,33 @@ cdef class Reader:
             query.tables, query.shards, query.kind, query.count = self.tables, self.shards, kind, n
             query.keys, query.key_size = &keys[0, 0], <int>keys.shape[1]
             query.flags, query.rows, query.payload_size = &flags[0], &rows[0, 0], <int>payload_size
+            self.answer(get_many_guarded, &query)
+        return found.view(bool), payloads
+
+    cdef int answer(self, void (*look)(void *) noexcept nogil, Query *query) except -1:
+        """Let `look` answer all of a query; between its attempts map what it did not find, wait for whom it met."""
+        cdef Py_ssize_t before = 0
+        cdef int failed, turn, maps = 0
+        query.done = 0
+        while True:
+            turn = begin_lookup()
             with nogil:
-                failed = guarded(get_many_guarded, &query)
+                failed = guarded(look, query)
+            end_lookup(turn)
             if failed:
                 raise unreadable("looking up keys")
-        return found.view(bool), payloads
+            if query.done == query.count:
+                return 0
+            if query.done > before:
+                before, maps = query.done, 0
+            if query.stop == UNMAPPED and maps < MAPS_MAX:
+                maps += 1
+                (<MappedIndex>self.indexes[query.shard]).map_again(query.journal)
+                continue
+            maps = 0
+            PyErr_CheckSignals()
+            if self.stuck is not None:
+                self.stuck(query.shard)
+            else:
+                with nogil:
+                    sched_yield()

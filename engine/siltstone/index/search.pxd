@@ -1,44 +1,76 @@
-"""Looking for one key in an index, beside whoever writes it."""
+"""Looking for one key in an index, beside whoever writes it, be it another process.
+
+Nothing that lies in the memory of the index is believed: what does not lie inside the windows and the maps of
+this process counts as caught in the middle of a change, and is looked at again until patience ends.
+"""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from siltstone.index.layout cimport (
-    BUCKET, CLUSTER, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
-    Journal, Segment, Table, bucket, buckets_of, load_acquire, load_relaxed, segment_of, unchanged)
+    BUCKET, CLUSTER, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS, TAIL_IN_LOG,
+    TAIL_IN_MEMORY, Journal, Map, Segment, Table, bucket, buckets_of, load_acquire, load_byte, load_half,
+    load_relaxed, segment_of, unchanged, wait_a_moment)
 
 ctypedef enum Found:
     ABSENT = 0
     PRESENT = 1
-    RETRY = 2
+    RETRY = 2       # the journal that a slot names is going away
+    UNMAPPED = 3    # it is there, and this process has no map of it
+    STUCK = 4       # its writer does not come to the end of a change
+
+cdef struct Patience:
+    uint32_t waits
+    uint32_t unmapped   # the journal number where UNMAPPED is the answer
 
 
-cdef inline Found read_entry(Table *table, uint64_t place, uint8_t *out) noexcept nogil:
-    """Copy the entry at `place` to `out` (256 bytes) as it stood at one moment. RETRY: its journal is going away."""
-    cdef Journal *journal = &table.journals[place >> OFFSET_BITS]
-    cdef uint64_t offset = place & OFFSETS, seen
-    cdef uint64_t inside = offset & (CLUSTER - 1)
-    cdef const uint8_t *base
+cdef inline Found copy_entry(Table *table, Journal *journal, Map *seen_at, uint64_t offset, uint8_t *out) noexcept nogil:
+    """Copy an entry as it is now to `out`; whoever calls sees to it that the journal did not change meanwhile."""
+    cdef uint64_t life = load_relaxed(&journal.life)
+    cdef uint64_t inside = offset & (CLUSTER - 1), length
+    cdef uint32_t kind = load_half(&journal.tail_kind), size, room = <uint32_t>(CLUSTER - inside)
     cdef const uint8_t *at
-    cdef uint32_t size, kind
+    if life == 0:
+        return RETRY
+    if load_acquire(&seen_at.life) != life:
+        return UNMAPPED
+    at, length = seen_at.base, seen_at.length
+    # Another thread may map it anew: base and length of two maps would not go together.
+    if not unchanged(&seen_at.life, life):
+        return UNMAPPED
+    if kind != TAIL_IN_LOG and (offset >> 12) == <uint64_t>load_half(&journal.tail_index) + SLOT_CLUSTERS:
+        if kind == TAIL_IN_MEMORY:
+            at, offset, length = table.tail, inside, CLUSTER
+        else:
+            offset = (load_relaxed(&journal.tail_slot) & 1) * CLUSTER + inside
+    if offset >= length:
+        return RETRY
+    if length - offset < room:
+        room = <uint32_t>(length - offset)
+    size = load_byte(at + offset)
+    if size < 2 or size > room:
+        out[0], out[1] = 2, 0
+    else:
+        memcpy(out, at + offset, size)
+        # It may have changed since; what is in `out` has the size that was checked.
+        out[0] = <uint8_t>size
+    return PRESENT
+
+
+cdef inline Found read_entry(Table *table, uint64_t place, uint8_t *out, Patience *patience) noexcept nogil:
+    """PRESENT with the entry at `place` in `out` (256 bytes) as it stood at one moment, or why there is none."""
+    cdef Journal *journal = &table.journals[place >> OFFSET_BITS]
+    cdef uint64_t seen
+    cdef Found found
     while True:
         seen = load_acquire(&journal.sequence)
-        if seen & 1:
-            continue
-        base = table.bases[place >> OFFSET_BITS]
-        if base == NULL:
-            return RETRY
-        kind = journal.tail_kind
-        if kind != TAIL_IN_LOG and (offset >> 12) == <uint64_t>journal.tail_index + SLOT_CLUSTERS:
-            at = (<const uint8_t *>table.tail if kind == TAIL_IN_MEMORY else base + journal.tail_slot * CLUSTER) + inside
-        else:
-            at = base + offset
-        size = at[0]
-        if size < 2 or inside + size > CLUSTER:
-            size = 2
-        memcpy(out, at, size)
-        if unchanged(&journal.sequence, seen):
-            return PRESENT
+        if not seen & 1:
+            found = copy_entry(table, journal, &table.maps[place >> OFFSET_BITS], place & OFFSETS, out)
+            if unchanged(&journal.sequence, seen):
+                patience.unmapped = <uint32_t>(place >> OFFSET_BITS)
+                return found
+        if wait_a_moment(&patience.waits):
+            return STUCK
 
 
 cdef inline bint same_key(Table *table, const uint8_t *entry, int kind, const uint8_t *key, int size) noexcept nogil:
@@ -46,31 +78,40 @@ cdef inline bint same_key(Table *table, const uint8_t *entry, int kind, const ui
             and memcmp(entry + 2 + table.key_offset[kind], key, size) == 0)
 
 
-cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size, uint8_t *out) noexcept nogil:
-    """Any reader's search: PRESENT with the entry in `out` (256 bytes), or ABSENT."""
+cdef inline bint fits(Table *table, uint64_t buckets) noexcept nogil:
+    """Whether a segment of so many buckets lies inside its window."""
+    return 0 < buckets and buckets * (BUCKET * 8) <= table.window_bytes
+
+
+cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size, uint8_t *out,
+                         Patience *patience) noexcept nogil:
+    """Any reader's search: PRESENT with the entry in `out` (256 bytes), ABSENT, or why neither is known."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, seen, buckets, window, slot
     cdef uint64_t *slots
     cdef int which, i
     cdef bint again
+    cdef Found found
     while True:
         seen = load_acquire(&segment.sequence)
-        if seen & 1:
-            continue
-        buckets, window = segment.buckets, segment.window & 1
-        if buckets == 0 or buckets * (BUCKET * 8) > table.window_bytes:
-            continue
-        buckets_of(fingerprint, buckets, &first, &second)
-        again = False
-        for which in range(2):
-            slots = bucket(table, number, window, second if which else first)
-            for i in range(BUCKET):
-                slot = load_relaxed(&slots[i])
-                if slot and slot >> PLACE_BITS == fingerprint:
-                    if read_entry(table, slot & PLACES, out) == RETRY:
-                        again = True
-                    elif same_key(table, out, kind, key, size):
-                        return PRESENT
-        if not again and unchanged(&segment.sequence, seen):
-            return ABSENT
+        buckets, window = load_half(&segment.buckets), load_half(&segment.window) & 1
+        if not seen & 1 and fits(table, buckets):
+            buckets_of(fingerprint, buckets, &first, &second)
+            again = False
+            for which in range(2):
+                slots = bucket(table, number, window, second if which else first)
+                for i in range(BUCKET):
+                    slot = load_relaxed(&slots[i])
+                    if slot and slot >> PLACE_BITS == fingerprint:
+                        found = read_entry(table, slot & PLACES, out, patience)
+                        if found == RETRY:
+                            again = True
+                        elif found != PRESENT:
+                            return found
+                        elif same_key(table, out, kind, key, size):
+                            return PRESENT
+            if not again and unchanged(&segment.sequence, seen):
+                return ABSENT
+        if wait_a_moment(&patience.waits):
+            return STUCK

@@ -9,24 +9,22 @@ per record stays even, and no growth stops the world.
 
 One writer, many readers. Each slot is written by one atomic store; what moves slots, and what changes where
 a tail lies, makes a sequence number odd first and even after, and a reader that sees it change looks again.
-All of it lies at offsets in one buffer, which may be shared memory. After SILT (SOSP 2011) and MemC3 (NSDI 2013).
+All of it lies at offsets in one buffer, which may be shared memory: then readers may be other processes. After SILT (SOSP 2011) and MemC3 (NSDI 2013).
 """
-
-from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from siltstone.index.layout import JOURNAL_BYTES_MAX, layout_bytes
+from siltstone.index.layout import JOURNAL_BYTES_MAX
 
 from siltstone.index.changes cimport apply_run, find_slot
-from siltstone.index.guard cimport guarded, install, unreadable
+from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
-    BUCKET, CLUSTER, JOURNALS, JOURNALS_AT, MAGIC, OFFSET_BITS, SEGMENT_BUCKETS_FIRST, SEGMENTS_AT, SLOT_CLUSTERS,
-    TAIL_AT, TAIL_IN_LOG, TAIL_IN_MEMORY, TAIL_IN_SLOT, Header, Journal, Segment, Table, begin_change, end_change,
-    key_hash, sip_load, windows_at)
+    ABI, BUCKET, CLUSTER, MAGIC, OFFSET_BITS, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
+    TAIL_IN_SLOT, Header, Journal, Table, begin_change, end_change, key_hash, store_release)
+from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.types cimport KeyTypes, check_key
 
 
@@ -44,7 +42,8 @@ cdef struct Run:
 
 cdef void apply_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
-    run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.others, &run.unknown)
+    run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared,
+                         &run.others, &run.unknown)
 
 
 cdef struct Contains:
@@ -67,7 +66,7 @@ cdef void contains_guarded(void *argument) noexcept nogil:
         query.flags[i] = find_slot(query.table, hashed, query.kind, key, query.key_size) != NULL
 
 
-cdef class LogIndex:
+cdef class LogIndex(MappedIndex):
     """The index of one shard, over memory that the caller provides; one writer at a time, readers at any time.
 
     :param memory: writable, zeroed, at least layout_bytes(segments, window_bytes); kept while the index lives
@@ -78,83 +77,58 @@ cdef class LogIndex:
     :param shared: whether `memory` is shared (memfd) or private to this process
     """
 
+    cdef bint shared
 
     def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
                  Py_ssize_t window_bytes, bint shared=False):
         cdef Py_ssize_t i
-        cdef uint8_t *base
-        if segments < 1 or segments & (segments - 1) or segments > 65536:
-            raise ValueError(f"{segments} segments: must be a power of two of at most 65536")
-        if window_bytes % 4096 or window_bytes < 4096:
-            raise ValueError(f"a window of {window_bytes} bytes: must be whole pages")
-        if secret.shape[0] != 16:
-            raise ValueError(f"a secret of {secret.shape[0]} bytes: must be 16")
-        install()
-        self.memory = memory
-        self.bytes_view = memory
-        if self.bytes_view.shape[0] < layout_bytes(segments, window_bytes):
-            raise ValueError(f"{self.bytes_view.shape[0]} bytes of memory are too few")
-        if <size_t>&self.bytes_view[0] & 4095:
-            raise ValueError("the memory must start at a page")
-        self.types = types
+        # Refuses what cannot be written.
+        cdef uint8_t[::1] writable = memory
+        cdef Header *header
+        self.lay_out(memory, types, secret, segments, window_bytes)
         self.shared = shared
-        self.views = [None] * JOURNALS
-        base = &self.bytes_view[0]
-        memset(self.bases, 0, sizeof(self.bases))
-        self.table.header = <Header *>base
-        self.table.journals = <Journal *>(base + JOURNALS_AT)
-        self.table.tail = base + TAIL_AT
-        self.table.segments = <Segment *>(base + SEGMENTS_AT)
-        self.table.windows = base + windows_at(segments)
-        self.table.segment_mask = segments - 1
-        self.table.window_bytes = window_bytes
-        self.table.bases = self.bases
-        self.table.key_offset = types.offset
-        self.table.key_size = types.size
-        self.table.known = types.known
-        self.table.k0 = sip_load(&secret[0])
-        self.table.k1 = sip_load(&secret[8])
-        self.table.header.magic = MAGIC
-        self.table.header.segments = segments
-        self.table.header.window_bytes = window_bytes
+        header = self.table.header
+        header.abi = ABI
+        header.segments = segments
+        header.window_bytes = window_bytes
         for i in range(segments):
             # Sizes spread over the quarter that a segment grows by, see above.
             self.table.segments[i].buckets = <uint32_t>(SEGMENT_BUCKETS_FIRST * 1.25 ** (i / segments))
-            self.table.header.bytes += self.table.segments[i].buckets * (BUCKET * 8)
+            header.bytes += self.table.segments[i].buckets * (BUCKET * 8)
+        # Last: who finds it finds all the rest.
+        store_release(&header.magic, MAGIC)
 
-    @property
-    def records(self):
-        """Keys in the index."""
-        return self.table.header.records
+    def attach(self, int journal, view not None, uint64_t offset=0):
+        """Let places in journal number `journal` be read from `view`, the bytes of its whole extent.
 
-    @property
-    def bytes(self):
-        """Bytes that the segments take."""
-        return self.table.header.bytes
-
-    def attach(self, int journal, view not None):
-        """Let places in journal number `journal` be read from `view`, the bytes of its whole extent."""
+        `offset` says where in the volume that extent lies, for those who map it in other processes.
+        """
         cdef const uint8_t[::1] data = view
+        cdef Journal *entry
         self.check_journal(journal)
-        if data.shape[0] > JOURNAL_BYTES_MAX:
+        if not 0 < data.shape[0] <= JOURNAL_BYTES_MAX:
             raise ValueError(f"an extent of {data.shape[0]} bytes; at most {JOURNAL_BYTES_MAX}")
-        self.views[journal] = (view, data)
-        begin_change(&self.table.journals[journal].sequence)
-        self.bases[journal] = &data[0]
-        self.table.journals[journal].tail_kind = TAIL_IN_LOG
-        end_change(&self.table.journals[journal].sequence)
+        entry = &self.table.journals[journal]
+        self.table.header.lives += 1
+        begin_change(&entry.sequence)
+        entry.life = self.table.header.lives
+        entry.offset = offset
+        entry.length = data.shape[0]
+        entry.tail_kind = TAIL_IN_LOG
+        self.set_map(journal, view, entry.life)
+        end_change(&entry.sequence)
+        self.drop_replaced()
 
     def detach(self, int journal):
         """Forget a journal that no slot names any more."""
+        cdef Journal *entry
         self.check_journal(journal)
-        begin_change(&self.table.journals[journal].sequence)
-        self.bases[journal] = NULL
-        end_change(&self.table.journals[journal].sequence)
-
-    cdef int check_journal(self, int journal) except -1:
-        if not 0 <= journal < JOURNALS:
-            raise ValueError(f"journal number {journal} is not in 0-{JOURNALS - 1}")
-        return 0
+        entry = &self.table.journals[journal]
+        begin_change(&entry.sequence)
+        entry.life = 0
+        self.set_map(journal, None, 0)
+        end_change(&entry.sequence)
+        self.drop_replaced()
 
     def publish_tail(self, int journal, uint32_t index, const uint8_t[::1] tail not None, uint32_t start):
         """Show readers the unwritten tail: log cluster `index`, whose bytes from `start` on are new.
@@ -209,7 +183,8 @@ cdef class LogIndex:
             raise MemoryError("a segment of the index outgrew its window")
         return run.others
 
-    def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index, Py_ssize_t last_used):
+    def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index,
+                       Py_ssize_t last_used):
         """Put and delete what whole, verified clusters say, from log cluster `first_index` on.
 
         Of the last cluster only the first `last_used` bytes count. Returns (entries, entries without a key here,

@@ -97,10 +97,10 @@ class LogStore:
         view = self.backend.map(extent.offset, extent.length)
         self._numbers[extent.id] = number
         if view is not None:
-            self.index.attach(number, view)
+            self.index.attach(number, view, extent.offset)
             return self.backend
         mirror = self._mirrors[extent.id] = Mirror(self.backend, extent)
-        self.index.attach(number, mirror.copy)
+        self.index.attach(number, mirror.copy, extent.offset)
         return mirror
 
     def remove(self, extent: Extent) -> None:

@@ -1,0 +1,121 @@
+"""An index as one process sees it: the memory that it lies in, and where this process maps its journals."""
+
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memset
+
+from siltstone.index.layout import layout_bytes
+
+from siltstone.index.guard cimport install
+from siltstone.index.layout cimport (
+    JOURNALS, JOURNALS_AT, SEGMENTS_AT, TAIL_AT, Header, Journal, Segment, load_relaxed, sip_load, store_release,
+    windows_at)
+
+# A view that was replaced may still be read by a lookup that has begun. Lookups count themselves under the parity
+# of the turn that they began in; a turn ends when none of the turn before it is left, so that two turns after a
+# view was replaced nobody reads it. All of it is touched under the interpreter lock only.
+cdef unsigned long long turn_now = 0
+cdef Py_ssize_t running[2]
+running[0] = running[1] = 0
+
+
+cdef int begin_lookup() noexcept:
+    """Say that this thread starts to read maps; what it gets is for end_lookup."""
+    running[turn_now & 1] += 1
+    return turn_now & 1
+
+
+cdef void end_lookup(int turn) noexcept:
+    """Say that it reads them no longer."""
+    running[turn] -= 1
+
+
+cdef class MappedIndex:
+    """What one process knows of an index: its shape, its memory, and its own maps of the journals.
+
+    Use LogIndex where this process writes the index, IndexView where another one does.
+    """
+
+    cdef int lay_out(self, memory, KeyTypes types, const uint8_t[::1] secret, Py_ssize_t segments,
+                     Py_ssize_t window_bytes) except -1:
+        """Find everything in `memory`, which must be as large as the shape says."""
+        cdef uint8_t *base
+        if segments < 1 or segments & (segments - 1) or segments > 65536:
+            raise ValueError(f"{segments} segments: must be a power of two of at most 65536")
+        if window_bytes % 4096 or window_bytes < 4096:
+            raise ValueError(f"a window of {window_bytes} bytes: must be whole pages")
+        if secret.shape[0] != 16:
+            raise ValueError(f"a secret of {secret.shape[0]} bytes: must be 16")
+        install()
+        self.memory = memory
+        self.bytes_view = memory
+        if self.bytes_view.shape[0] < layout_bytes(segments, window_bytes):
+            raise ValueError(f"{self.bytes_view.shape[0]} bytes of memory are too few")
+        if <size_t>&self.bytes_view[0] & 4095:
+            raise ValueError("the memory must start at a page")
+        self.types = types
+        self.views = [None] * JOURNALS
+        self.replaced = []
+        base = <uint8_t *>&self.bytes_view[0]
+        memset(self.maps, 0, sizeof(self.maps))
+        self.table.header = <Header *>base
+        self.table.journals = <Journal *>(base + JOURNALS_AT)
+        self.table.tail = base + TAIL_AT
+        self.table.segments = <Segment *>(base + SEGMENTS_AT)
+        self.table.windows = base + windows_at(segments)
+        self.table.segment_mask = segments - 1
+        self.table.window_bytes = window_bytes
+        self.table.maps = self.maps
+        self.table.key_offset = types.offset
+        self.table.key_size = types.size
+        self.table.known = types.known
+        self.table.k0 = sip_load(&secret[0])
+        self.table.k1 = sip_load(&secret[8])
+        return 0
+
+    @property
+    def records(self):
+        """Keys in the index."""
+        return load_relaxed(&self.table.header.records)
+
+    @property
+    def bytes(self):
+        """Bytes that the segments take."""
+        return load_relaxed(&self.table.header.bytes)
+
+    cdef int check_journal(self, int journal) except -1:
+        if not 0 <= journal < JOURNALS:
+            raise ValueError(f"journal number {journal} is not in 0-{JOURNALS - 1}")
+        return 0
+
+    cdef int set_map(self, int journal, view, uint64_t life) except -1:
+        """Let lookups read the journal of this life in `view`; with None, let them find none."""
+        cdef const uint8_t[::1] data
+        cdef const uint8_t *base = NULL
+        cdef uint64_t length = 0
+        cdef Map *entry = &self.maps[journal]
+        if view is not None:
+            data = view
+            base, length = &data[0], data.shape[0]
+        if self.views[journal] is not None:
+            self.replaced.append((turn_now, self.views[journal]))
+        self.views[journal] = None if view is None else (view, data)
+        store_release(&entry.life, 0)
+        entry.base = base
+        entry.length = length
+        store_release(&entry.life, life)
+        return 0
+
+    cdef int drop_replaced(self) except -1:
+        """Let go of views that no lookup can be reading any more."""
+        global turn_now
+        for _ in range(2):
+            if running[1 - (turn_now & 1)] == 0:
+                turn_now += 1
+        # Not in place: what goes with a view may run anything, this included.
+        self.replaced = [(turn, old) for turn, old in self.replaced if turn + 2 > turn_now]
+        return 0
+
+    cdef int map_again(self, int journal) except -1:
+        """Map a journal that a lookup found no map of."""
+        # The writer's own maps change under the same sequence numbers as its journals.
+        return 0

@@ -1,0 +1,77 @@
+"""An index that another process writes."""
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from siltstone.index.layout import JOURNAL_BYTES_MAX
+
+from siltstone.index.layout cimport ABI, MAGIC, Header, Journal, load_acquire, load_relaxed, unchanged, wait_a_moment
+from siltstone.index.mapped cimport MappedIndex
+from siltstone.index.types cimport KeyTypes
+
+
+cdef class IndexView(MappedIndex):
+    """The index of one shard that another process writes, for lookups; nothing is ever written to it.
+
+    :param memory: what the writer has as its memory, mapped here for reading; kept while the view lives
+    :param types: which types have keys, as the writer has them
+    :param secret: 16 bytes, the writer's
+    :param segments: the writer's
+    :param window_bytes: the writer's [bytes]
+    :param map: gets (journal number, offset in the volume, length) [bytes]; returns the buffer of that extent, which
+        is kept as long as a lookup may read it. What it is told comes out of the shared memory: it checks that the
+        range is one that may be mapped. May be called by several threads at once.
+    """
+
+    cdef object map
+
+    def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
+                 Py_ssize_t window_bytes, map not None):
+        cdef Header *header
+        self.lay_out(memory, types, secret, segments, window_bytes)
+        self.map = map
+        header = self.table.header
+        if load_acquire(&header.magic) != MAGIC:
+            raise ValueError("there is no index in this memory yet")
+        if header.abi != ABI:
+            raise ValueError(f"an index laid out by version {header.abi}; this one knows {ABI}")
+        if header.segments != <uint64_t>segments or header.window_bytes != <uint64_t>window_bytes:
+            raise ValueError(
+                f"an index of {header.segments} segments of {header.window_bytes} bytes, not of {segments} segments of"
+                f" {window_bytes} bytes")
+
+    def map_journal(self, int number):
+        """Map a journal's extent where its writer says that it lies; returns whether there is a new map of it.
+
+        Nothing where the map is the right one already, no journal has this number, or the writer is in the middle
+        of changing that.
+        """
+        cdef Journal *journal
+        cdef uint64_t seen, life = 0, offset = 0, length = 0
+        cdef uint32_t waits = 0
+        self.check_journal(number)
+        journal = &self.table.journals[number]
+        while True:
+            seen = load_acquire(&journal.sequence)
+            life = load_relaxed(&journal.life)
+            offset, length = load_relaxed(&journal.offset), load_relaxed(&journal.length)
+            if not seen & 1 and unchanged(&journal.sequence, seen):
+                break
+            if wait_a_moment(&waits):
+                return False
+        if life == 0 or self.maps[number].life == life:
+            return False
+        if not 0 < length <= <uint64_t>JOURNAL_BYTES_MAX:
+            raise ValueError(f"journal {number} says that it has {length} bytes")
+        buffer = self.map(number, offset, length)
+        if buffer is None:
+            raise ValueError(f"journal {number} of {length} bytes at {offset} was not mapped")
+        # Another thread may have been faster.
+        if self.maps[number].life == life:
+            return False
+        self.set_map(number, buffer, life)
+        self.drop_replaced()
+        return True
+
+    cdef int map_again(self, int journal) except -1:
+        self.map_journal(journal)
+        return 0
