@@ -29,6 +29,7 @@ setup(
             kernel("index.layout"),
             kernel("index.lookup"),
             kernel("index.mapped"),
+            kernel("index.pending"),
             kernel("index.routing"),
             kernel("index.table"),
             kernel("index.types"),

@@ -13,6 +13,8 @@ from siltstone.index.layout cimport (
     TAIL_IN_LOG, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
     load_relaxed, prefetch, segment_of, shard_of, unchanged)
 from siltstone.index.mapped cimport MappedIndex, begin_lookup, end_lookup
+from siltstone.index.pending cimport (
+    ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
 from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup
 from siltstone.index.types cimport KeyTypes, check_key
 
@@ -27,6 +29,7 @@ cdef enum:
 
 cdef struct Query:
     Table **tables
+    Waiting **pending       # NULL, or for each shard NULL or what is on its way to it
     uint32_t shards
     int kind
     const uint8_t *keys
@@ -37,7 +40,8 @@ cdef struct Query:
     uint8_t *rows
     int payload_size
     uint8_t *entry
-    Found stop              # why no more were: UNMAPPED or STUCK
+    bint no_memory          # why no more were, or
+    Found stop              # UNMAPPED or STUCK
     uint32_t shard          # where
     uint32_t journal
 
@@ -77,6 +81,57 @@ cdef Found search(Query *query, uint32_t shard, uint64_t hashed, const uint8_t *
     return query.stop
 
 
+cdef bint ask_pending(Query *query, Py_ssize_t i, const uint64_t *hashes, const uint32_t *shards, bint *answered,
+                      uint8_t *entry) noexcept nogil:
+    """Answer from the pending entries of one shard what keys i and on of a chunk ask of it; False without memory."""
+    cdef Waiting *waiting = query.pending[shards[i]]
+    cdef uint32_t shard = shards[i]
+    cdef Py_ssize_t begin = i
+    cdef Answer answer
+    if not open_waiting(waiting):
+        return False
+    for i in range(begin, query.count):
+        if shards[i] == shard:
+            expect(waiting, hashes[i])
+    for i in range(begin, query.count):
+        if shards[i] != shard or answered[i]:
+            continue
+        answer = newest(waiting, hashes[i], query.kind, query.keys + i * query.key_size, query.key_size, entry)
+        if answer != ASK_THE_INDEX:
+            answered[i] = True
+            fill(query, i, answer == PUT, entry)
+    close_waiting(waiting)
+    return True
+
+
+cdef bint ask_all_pending(Query *query, const uint64_t *hashes, const uint32_t *shards, bint *answered,
+                          uint8_t *entry) noexcept nogil:
+    """Answer what the pending entries of the shards of a chunk know, each lock taken once; False without memory."""
+    cdef bint asked[CHUNK]
+    cdef Py_ssize_t i, j
+    for i in range(query.count):
+        answered[i] = False
+        asked[i] = query.pending[shards[i]] == NULL or is_empty(query.pending[shards[i]])
+    for i in range(query.count):
+        if asked[i]:
+            continue
+        for j in range(i, query.count):
+            asked[j] |= shards[j] == shards[i]
+        if not ask_pending(query, i, hashes, shards, answered, entry):
+            query.no_memory = True
+            return False
+    return True
+
+
+cdef inline void fill(Query *query, Py_ssize_t i, bint present, const uint8_t *entry) noexcept nogil:
+    """Write the row of key i: the entry that was found, where there is one and it has the size that is asked for."""
+    query.flags[i] = present and entry[0] - 2 == query.payload_size
+    if query.flags[i]:
+        memcpy(query.rows + i * query.payload_size, entry + 2, query.payload_size)
+    else:
+        memset(query.rows + i * query.payload_size, 0, query.payload_size)
+
+
 cdef bint get_chunk(Query *query) noexcept nogil:
     """Look up at most CHUNK keys in three passes, so that each waits for memory once for all of them.
 
@@ -87,6 +142,8 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint64_t sequences[CHUNK]
     cdef uint8_t entry[256]
     cdef uint32_t shards[CHUNK]
+    cdef bint answered[CHUNK]
+    cdef bint asked = query.pending != NULL
     cdef Table *table
     cdef Segment *segment
     cdef uint64_t *one
@@ -116,6 +173,9 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         slots_two[i] = bucket(table, number, window, second)
         prefetch(slots_one[i])
         prefetch(slots_two[i])
+    # Before the first look at a slot: what is gone from there by now is in the index by now.
+    if asked and not ask_all_pending(query, hashes, shards, answered, entry):
+        return False
     for i in range(query.count):
         one, two = slots_one[i], slots_two[i]
         fingerprint = hashes[i] & FINGERPRINTS
@@ -132,6 +192,8 @@ cdef bint get_chunk(Query *query) noexcept nogil:
             prefetch(base + (slots_found[i] & OFFSETS))
             prefetch(base + (slots_found[i] & OFFSETS) + 49)
     for i in range(query.count):
+        if asked and answered[i]:
+            continue
         table = query.tables[shards[i]]
         query.flags[i] = 0
         if slots_found[i] == 0:
@@ -146,18 +208,27 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         found = search(query, shards[i], hashes[i], query.keys + i * size, entry)
         if found > PRESENT:
             return False
-        if found == PRESENT and entry[0] - 2 == query.payload_size:
-            memcpy(query.rows + i * query.payload_size, entry + 2, query.payload_size)
-            query.flags[i] = 1
-        else:
-            memset(query.rows + i * query.payload_size, 0, query.payload_size)
+        fill(query, i, found == PRESENT, entry)
     return True
 
 
 cdef void get_guarded(void *argument) noexcept nogil:
     cdef Query *query = <Query *>argument
     cdef uint64_t hashed = key_hash(query.tables[0].k0, query.tables[0].k1, query.kind, query.keys, query.key_size)
-    if search(query, shard_of(hashed, query.shards), hashed, query.keys, query.entry) <= PRESENT:
+    cdef uint32_t shard = shard_of(hashed, query.shards)
+    cdef Waiting *waiting = NULL if query.pending == NULL else query.pending[shard]
+    cdef Answer answer
+    if waiting != NULL and not is_empty(waiting):
+        if not open_waiting(waiting):
+            query.no_memory = True
+            return
+        answer = newest(waiting, hashed, query.kind, query.keys, query.key_size, query.entry)
+        close_waiting(waiting)
+        if answer != ASK_THE_INDEX:
+            query.flags[0] = answer == PUT
+            query.done = 1
+            return
+    if search(query, shard, hashed, query.keys, query.entry) <= PRESENT:
         query.flags[0] = query.stop == PRESENT
         query.done = 1
 
@@ -171,7 +242,7 @@ cdef void get_many_guarded(void *argument) noexcept nogil:
         part.flags = query.flags + query.done
         part.rows = query.rows + query.done * query.payload_size
         if not get_chunk(&part):
-            query.stop, query.shard, query.journal = part.stop, part.shard, part.journal
+            query.stop, query.shard, query.journal, query.no_memory = part.stop, part.shard, part.journal, part.no_memory
             return
         query.done += part.count
 
@@ -180,19 +251,23 @@ cdef class Reader:
     """Looks keys up in all shards of a store at once, without a lock; any number of threads may share it.
 
     :param indexes: the shards' indexes, in order of their numbers: LogIndex or IndexView
+    :param pending: for each shard the entries that are on their way to its index, or None where there never are any
     :param stuck: is called with the number of a shard whose writer stays in the middle of a change, be it that it
         was stopped, died, or only lost its processor for a while; when it returns, the lookup goes on, and when it
         raises, that ends the lookup. Without it a lookup waits for ever.
     """
 
     cdef list indexes
+    cdef list pending
     cdef Table *tables[SHARDS_MAX]
+    cdef Waiting *waiting[SHARDS_MAX]
     cdef uint32_t shards
     cdef KeyTypes types
     cdef object stuck
 
-    def __init__(self, indexes, stuck=None):
+    def __init__(self, indexes, pending=None, stuck=None):
         cdef MappedIndex index
+        cdef Pending entries
         self.indexes = list(indexes)
         if not 1 <= len(self.indexes) <= SHARDS_MAX:
             raise ValueError(f"{len(self.indexes)} shards: must be 1-{SHARDS_MAX}")
@@ -202,6 +277,16 @@ cdef class Reader:
             self.tables[i] = &index.table
         index = self.indexes[0]
         self.types = index.types
+        self.pending = None if pending is None else list(pending)
+        if self.pending is None:
+            return
+        if len(self.pending) != len(self.indexes):
+            raise ValueError(f"pending entries of {len(self.pending)} shards, indexes of {len(self.indexes)}")
+        for i, entries in enumerate(self.pending):
+            self.waiting[i] = NULL if entries is None else &entries.waiting
+            if entries is not None and (entries.waiting.table.k0, entries.waiting.table.k1) != (
+                    index.table.k0, index.table.k1):
+                raise ValueError(f"the pending entries of shard {i} have another secret than the indexes")
 
     def get(self, int kind, const uint8_t[::1] key not None):
         """The payload that was last put under a key, or None."""
@@ -241,7 +326,8 @@ cdef class Reader:
         """Let `look` answer all of a query; between its attempts map what it did not find, wait for whom it met."""
         cdef Py_ssize_t before = 0
         cdef int failed, turn, maps = 0
-        query.done = 0
+        query.done, query.no_memory = 0, False
+        query.pending = NULL if self.pending is None else self.waiting
         while True:
             turn = begin_lookup()
             with nogil:
@@ -251,6 +337,8 @@ cdef class Reader:
                 raise unreadable("looking up keys")
             if query.done == query.count:
                 return 0
+            if query.no_memory:
+                raise MemoryError("no memory to look up pending entries")
             if query.done > before:
                 before, maps = query.done, 0
             if query.stop == UNMAPPED and maps < MAPS_MAX:
