@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from siltstone.index.types import KeyTypes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from typing_extensions import Buffer
 
 CLUSTER = 4096
 SECRET = bytes(range(16))
@@ -61,11 +63,12 @@ class IndexedLog:
         types: dict[int, tuple[int, int]] = TYPES,
         secret: bytes = SECRET,
         shared: bool = False,
+        memory: Buffer | None = None,
     ) -> None:
         self.segments = segments
         self.journal_bytes = journal_bytes
         self.index = LogIndex(
-            memory_for(segments, window_bytes, shared=shared),
+            memory_for(segments, window_bytes, shared=shared) if memory is None else memory,
             KeyTypes(types),
             secret,
             segments,
@@ -73,24 +76,28 @@ class IndexedLog:
             shared,
         )
         self.reader = Reader([self.index])
-        self.journals: list[mmap.mmap] = []
+        self.journals: list[Any] = []
         self.roll()
 
     def roll(self) -> None:
         """Close the active journal in tail slot 0 or 1 or in its log, in turn, and go on in a new one."""
         if self.journals:
-            number, old = len(self.journals) - 1, self.journals[-1]
+            number, old = self.number, self.journals[-1]
             writer = self.writer
-            place = (None, 0, 1)[number % 3]
+            place = (None, 0, 1)[(len(self.journals) - 1) % 3]
             at = (2 + writer.index) * CLUSTER if place is None else place * CLUSTER
             old[at : at + writer.used] = writer.tail_bytes()
             self.index.publish_end(number, writer.index, place)
-        journal = mmap.mmap(-1, self.journal_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.number, journal, offset = self.new_journal()
         self.journals.append(journal)
         self.writer = ClusterWriter(SealKey(len(self.journals)), 1, b"", 0, 0, (0, 0))
-        number = len(self.journals) - 1
-        self.index.attach(number, journal)
-        self.index.publish_tail(number, 0, self.writer.tail_view(), 0)
+        self.index.attach(self.number, journal, offset)
+        self.index.publish_tail(self.number, 0, self.writer.tail_view(), 0)
+
+    def new_journal(self) -> tuple[int, Any, int]:
+        """The number of the next journal, its bytes, and where they lie in the volume."""
+        journal = mmap.mmap(-1, self.journal_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return len(self.journals), journal, 0
 
     def apply(self, stream: np.ndarray) -> int:
         """Append a packed batch and index it; how many of its entries have no key."""
@@ -105,9 +112,8 @@ class IndexedLog:
             at = (2 + index) * CLUSTER
             self.journals[-1][at : at + closed * CLUSTER] = bytes(staged)
         self.writer.take(closed)
-        number = len(self.journals) - 1
-        self.index.publish_tail(number, self.writer.index, self.writer.tail_view(), start)
-        return self.index.apply(number, stream, positions)
+        self.index.publish_tail(self.number, self.writer.index, self.writer.tail_view(), start)
+        return self.index.apply(self.number, stream, positions)
 
     def get(self, kind: int, key: bytes) -> bytes | None:
         return self.reader.get(kind, key)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from siltstone.index.layout cimport (
-    BUCKET, CHUNK, FINGERPRINTS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Segment, Table,
+    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Segment, Table,
     begin_change, bucket, buckets_of, end_change, key_hash, prefetch, segment_of, store_release)
 from siltstone.index.search cimport PRESENT, Patience, read_entry, same_key
 from siltstone.index.types cimport keyed
@@ -47,7 +47,7 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
     """The writer's own search: the slot that holds the key, or NULL."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
-    cdef uint64_t first, second
+    cdef uint64_t first, second, life
     cdef uint64_t *slots
     cdef uint8_t entry[256]
     cdef int which, i
@@ -58,7 +58,8 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
         slots = bucket(table, number, segment.window, second if which else first)
         for i in range(BUCKET):
             if slots[i] and slots[i] >> PLACE_BITS == fingerprint:
-                if (read_entry(table, slots[i] & PLACES, entry, &patience) == PRESENT
+                life = table.journals[(slots[i] & PLACES) >> OFFSET_BITS].life
+                if (read_entry(table, slots[i] & PLACES, life, entry, &patience) == PRESENT
                         and same_key(table, entry, kind, key, size)):
                     return &slots[i]
     return NULL

@@ -15,7 +15,7 @@ from siltstone.index.layout cimport (
 from siltstone.index.mapped cimport MappedIndex, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
     ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
-from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup
+from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup, names
 from siltstone.index.types cimport KeyTypes, check_key
 
 cdef extern from "sched.h" nogil:
@@ -46,18 +46,18 @@ cdef struct Query:
     uint32_t journal
 
 
-cdef bint quick(Table *table, uint64_t slot, int kind, const uint8_t *key, int size, uint8_t *out,
+cdef bint quick(Table *table, uint64_t slot, uint64_t life, int kind, const uint8_t *key, int size, uint8_t *out,
                 int payload_size) noexcept nogil:
-    """Whether the entry that a slot named a moment ago is the key's; its payload in `out` then."""
+    """Whether the entry that a slot named in a journal of this life is the key's; its payload in `out` then."""
     cdef Journal *journal = &table.journals[(slot & PLACES) >> OFFSET_BITS]
     cdef Map *seen_at = &table.maps[(slot & PLACES) >> OFFSET_BITS]
     cdef uint64_t offset = slot & OFFSETS
     cdef uint64_t seen = load_acquire(&journal.sequence)
-    cdef uint64_t life = load_acquire(&seen_at.life)
+    # 0 is no life: base and length may be in the middle of a change under it.
+    cdef bint mapped = life != 0 and load_acquire(&seen_at.life) == life
     cdef uint64_t length = seen_at.length
     cdef const uint8_t *at = seen_at.base + offset
-    # What is not mapped has no length.
-    if (seen & 1 or life != load_relaxed(&journal.life) or offset + payload_size + 2 > length
+    if (seen & 1 or not mapped or load_relaxed(&journal.life) != life or offset + payload_size + 2 > length
             or not unchanged(&seen_at.life, life)):
         return False
     if (load_half(&journal.tail_kind) != TAIL_IN_LOG
@@ -139,6 +139,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     """
     cdef uint64_t hashes[CHUNK]
     cdef uint64_t slots_found[CHUNK]
+    cdef uint64_t lives[CHUNK]
     cdef uint64_t sequences[CHUNK]
     cdef uint8_t entry[256]
     cdef uint32_t shards[CHUNK]
@@ -151,6 +152,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint64_t *slots_one[CHUNK]
     cdef uint64_t *slots_two[CHUNK]
     cdef uint64_t number, first, second, slot, fingerprint, buckets, window
+    cdef uint64_t *found_at
     cdef const uint8_t *base
     cdef Py_ssize_t i
     cdef int lane
@@ -179,15 +181,17 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     for i in range(query.count):
         one, two = slots_one[i], slots_two[i]
         fingerprint = hashes[i] & FINGERPRINTS
-        slots_found[i] = 0
+        slots_found[i], found_at = 0, one
         for lane in range(BUCKET):
             slot = load_relaxed(&one[lane])
             if slot >> PLACE_BITS == fingerprint and slot:
-                slots_found[i] = slot
+                slots_found[i], found_at = slot, &one[lane]
             slot = load_relaxed(&two[lane])
             if slot >> PLACE_BITS == fingerprint and slot:
-                slots_found[i] = slot
+                slots_found[i], found_at = slot, &two[lane]
         if slots_found[i]:
+            if not names(query.tables[shards[i]], found_at, slots_found[i], &lives[i]):
+                lives[i] = 0
             base = query.tables[shards[i]].maps[(slots_found[i] & PLACES) >> OFFSET_BITS].base
             prefetch(base + (slots_found[i] & OFFSETS))
             prefetch(base + (slots_found[i] & OFFSETS) + 49)
@@ -201,7 +205,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
             if not sequences[i] & 1 and unchanged(&table.segments[segment_of(table, hashes[i])].sequence, sequences[i]):
                 memset(query.rows + i * query.payload_size, 0, query.payload_size)
                 continue
-        elif quick(table, slots_found[i], query.kind, query.keys + i * size, size,
+        elif quick(table, slots_found[i], lives[i], query.kind, query.keys + i * size, size,
                    query.rows + i * query.payload_size, query.payload_size):
             query.flags[i] = 1
             continue

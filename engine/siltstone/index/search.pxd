@@ -24,13 +24,23 @@ cdef struct Patience:
     uint32_t unmapped   # the journal number where UNMAPPED is the answer
 
 
-cdef inline Found copy_entry(Table *table, Journal *journal, Map *seen_at, uint64_t offset, uint8_t *out) noexcept nogil:
+cdef inline bint names(Table *table, const uint64_t *at, uint64_t slot, uint64_t *life) noexcept nogil:
+    """Whether the slot at `at` still has its content, once `life` is the life of the journal that it names.
+
+    A number is given to another journal only when no slot names it: so the slot means the journal of this life,
+    and not one of an earlier life, at whose place the next one may not have written yet.
+    """
+    life[0] = load_acquire(&table.journals[(slot & PLACES) >> OFFSET_BITS].life)
+    return load_relaxed(at) == slot
+
+
+cdef inline Found copy_entry(Table *table, Journal *journal, Map *seen_at, uint64_t life, uint64_t offset,
+                             uint8_t *out) noexcept nogil:
     """Copy an entry as it is now to `out`; whoever calls sees to it that the journal did not change meanwhile."""
-    cdef uint64_t life = load_relaxed(&journal.life)
     cdef uint64_t inside = offset & (CLUSTER - 1), length
     cdef uint32_t kind = load_half(&journal.tail_kind), size, room = <uint32_t>(CLUSTER - inside)
     cdef const uint8_t *at
-    if life == 0:
+    if life == 0 or load_relaxed(&journal.life) != life:
         return RETRY
     if load_acquire(&seen_at.life) != life:
         return UNMAPPED
@@ -57,15 +67,18 @@ cdef inline Found copy_entry(Table *table, Journal *journal, Map *seen_at, uint6
     return PRESENT
 
 
-cdef inline Found read_entry(Table *table, uint64_t place, uint8_t *out, Patience *patience) noexcept nogil:
-    """PRESENT with the entry at `place` in `out` (256 bytes) as it stood at one moment, or why there is none."""
+cdef inline Found read_entry(Table *table, uint64_t place, uint64_t life, uint8_t *out, Patience *patience) noexcept nogil:
+    """PRESENT with the entry at `place` in `out` (256 bytes) as it stood at one moment, or why there is none.
+
+    `life` is that of the journal that the place means.
+    """
     cdef Journal *journal = &table.journals[place >> OFFSET_BITS]
     cdef uint64_t seen
     cdef Found found
     while True:
         seen = load_acquire(&journal.sequence)
         if not seen & 1:
-            found = copy_entry(table, journal, &table.maps[place >> OFFSET_BITS], place & OFFSETS, out)
+            found = copy_entry(table, journal, &table.maps[place >> OFFSET_BITS], life, place & OFFSETS, out)
             if unchanged(&journal.sequence, seen):
                 patience.unmapped = <uint32_t>(place >> OFFSET_BITS)
                 return found
@@ -88,7 +101,7 @@ cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t 
     """Any reader's search: PRESENT with the entry in `out` (256 bytes), ABSENT, or why neither is known."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
-    cdef uint64_t first, second, seen, buckets, window, slot
+    cdef uint64_t first, second, seen, buckets, window, slot, life
     cdef uint64_t *slots
     cdef int which, i
     cdef bint again
@@ -104,7 +117,9 @@ cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t 
                 for i in range(BUCKET):
                     slot = load_relaxed(&slots[i])
                     if slot and slot >> PLACE_BITS == fingerprint:
-                        found = read_entry(table, slot & PLACES, out, patience)
+                        found = RETRY
+                        if names(table, &slots[i], slot, &life):
+                            found = read_entry(table, slot & PLACES, life, out, patience)
                         if found == RETRY:
                             again = True
                         elif found != PRESENT:

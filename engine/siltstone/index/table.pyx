@@ -111,7 +111,7 @@ cdef class LogIndex(MappedIndex):
         entry = &self.table.journals[journal]
         self.table.header.lives += 1
         begin_change(&entry.sequence)
-        entry.life = self.table.header.lives
+        store_release(&entry.life, self.table.header.lives)
         entry.offset = offset
         entry.length = data.shape[0]
         entry.tail_kind = TAIL_IN_LOG
@@ -125,7 +125,7 @@ cdef class LogIndex(MappedIndex):
         self.check_journal(journal)
         entry = &self.table.journals[journal]
         begin_change(&entry.sequence)
-        entry.life = 0
+        store_release(&entry.life, 0)
         self.set_map(journal, None, 0)
         end_change(&entry.sequence)
         self.drop_replaced()

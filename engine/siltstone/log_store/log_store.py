@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ from siltstone.format.seal import seals_of
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import LogIndex
 from siltstone.journal.log_reader import LogReader
+from siltstone.log_store.mirror import Mirror
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from siltstone.index.types import KeyTypes
     from siltstone.journal.sealed import SealedJournal, Writable
     from siltstone.log_store.memory import IndexSize
+    from siltstone.log_store.mirror import MirrorSpace
     from siltstone.volume.backend import Backend
 
     #: called after each chunk of a replay with (bytes read, entries in them)
@@ -35,40 +36,42 @@ if TYPE_CHECKING:
     Others = Callable[[list[tuple[int, bytes]]], None]
 
 
-class Mirror:
-    """A write-through copy of one extent in memory, for backends that cannot be mapped.
-
-    Stands in for the backend where a journal writes; costs the extent's size in memory as it fills.
-    """
-
-    def __init__(self, backend: Backend, extent: Extent) -> None:
-        self.backend = backend
-        self.extent = extent
-        self.copy = mmap.mmap(-1, extent.length)
-
-    def write(self, offset: int, data: Buffer) -> None:
-        """Write to the medium first, then to the copy: readers see only what the medium took."""
-        self.backend.write(offset, data)
-        self.fill(offset, data)
-
-    def fill(self, offset: int, data: Buffer) -> None:
-        """Take over what was read from the medium."""
-        start = offset - self.extent.offset
-        raw = memoryview(data)
-        self.copy[start : start + raw.nbytes] = raw
-
-
 class LogStore:
     """The index of a shard over its journals.
 
     One writer at a time (the shard's lock); lookups go through `index` without a lock.
+
+    :param backend: where the journals are
+    :param uuid: the volume's
+    :param types: which types have keys
+    :param size: the shape of the index
+    :param memory: zeroed shared memory of that size, for lookups from other processes; without it the index lies
+        in private memory
+    :param mirrors: where copies of journals lie that the backend cannot map; without it in private memory
     """
 
-    def __init__(self, backend: Backend, uuid: bytes, types: KeyTypes, size: IndexSize) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        uuid: bytes,
+        types: KeyTypes,
+        size: IndexSize,
+        *,
+        memory: Buffer | None = None,
+        mirrors: MirrorSpace | None = None,
+    ) -> None:
         self.backend = backend
         self.uuid = uuid
         self.size = size
-        self.index = LogIndex(size.allocate(), types, uuid, size.segments, size.window_bytes)
+        self.mirrors = mirrors
+        self.index = LogIndex(
+            size.allocate() if memory is None else memory,
+            types,
+            uuid,
+            size.segments,
+            size.window_bytes,
+            shared=memory is not None,
+        )
         self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
         self._mirrors: dict[int, Mirror] = {}
 
@@ -95,20 +98,24 @@ class LogStore:
         if number is None:
             raise LogStoreFullError(f"a shard has {JOURNALS_MAX} journals already", limit=JOURNALS_MAX)
         view = self.backend.map(extent.offset, extent.length)
+        mirror = None
+        if view is None:
+            region = self.mirrors and self.mirrors.map(number, extent.length, writable=True)
+            mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
+            view = mirror.copy
         self._numbers[extent.id] = number
-        if view is not None:
-            self.index.attach(number, view, extent.offset)
-            return self.backend
-        mirror = self._mirrors[extent.id] = Mirror(self.backend, extent)
-        self.index.attach(number, mirror.copy, extent.offset)
-        return mirror
+        self.index.attach(number, view, extent.offset)
+        return mirror or self.backend
 
     def remove(self, extent: Extent) -> None:
         """Forget a journal that no key points into; nothing where it was never added."""
         number = self._numbers.pop(extent.id, None)
         if number is not None:
             self.index.detach(number)
-        self._mirrors.pop(extent.id, None)
+        mirror = self._mirrors.pop(extent.id, None)
+        if mirror is not None:
+            # After the detach: a lookup that is still in it sees that the journal has changed.
+            mirror.remove()
 
     def target(self, extent: Extent) -> Writable:
         """Where the writer of a journal that was added writes."""
