@@ -96,6 +96,12 @@ def describe_process(pid: int) -> str:
     return command or "ended, but nobody waited for it"
 
 
+@pytest.fixture(autouse=True)
+def workers_where_nobody_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep shards in a test's own process where it names no workers: starting them takes longer than most tests."""
+    monkeypatch.setattr("siltstone.core.core.workers_by_default", lambda: 0)
+
+
 FAILED = pytest.StashKey[bool]()
 
 

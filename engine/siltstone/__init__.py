@@ -23,6 +23,7 @@ from siltstone.journal.dump import DumpedEntry, dump_entries
 from siltstone.journal.journal import Journal
 from siltstone.journal.recovery import JournalRecovery
 from siltstone.journal.space import BareSpace
+from siltstone.plugin.hosting import WorkerInfo, WorkerOptions
 from siltstone.records import HashInfo
 from siltstone.shard.opening import ReplayProgress
 from siltstone.store import Store
@@ -41,6 +42,8 @@ __all__ = [
     "Store",
     "StoreInfo",
     "VerifyReport",
+    "WorkerInfo",
+    "WorkerOptions",
     "__version__",
     "create",
     "dump_entries",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from os import PathLike
 
+    from siltstone.plugin.hosting import WorkerOptions
     from siltstone.shard.opening import ReplayProgress
 
 
@@ -23,6 +24,7 @@ def open(  # noqa: A001 - as a store is opened like a file
     target: str | PathLike[str],
     *,
     workers: int | None = None,
+    worker: WorkerOptions | None = None,
     shards: int | None = None,
     read_only: bool | None = None,
     create: bool | None = None,
@@ -40,7 +42,10 @@ def open(  # noqa: A001 - as a store is opened like a file
 
     :param target: path of a file volume or of a block device, ``scheme:rest`` for another backend, or the
         path of a TOML configuration (``*.toml``), whose keys the other arguments override
-    :param workers: worker processes; this release keeps every shard in the caller's process, so 0 or None
+    :param workers: worker processes that share the shards, at most one a shard; 0: every shard is in the caller's
+        process; None: one a processor, or 0 where the backend is one that only this process can use. A store that
+        is open for reading only has none
+    :param worker: how worker processes are run
     :param shards: parts that the keys are cut into, for a new store; fixed for its life [default 8]
     :param read_only: write nothing, not even to recover; other readers may share the store [default False]
     :param create: make a store where there is none [default True]; block devices are formatted by
@@ -66,6 +71,7 @@ def open(  # noqa: A001 - as a store is opened like a file
         StoreOptions.of(
             target,
             workers=workers,
+            worker=worker,
             shards=shards,
             read_only=read_only,
             create=create,

@@ -23,16 +23,21 @@ __all__ = [
     "LogStoreFullError",
     "MediumError",
     "NotFoundError",
+    "OutcomeUnknownError",
     "PluginConflictError",
     "PluginError",
     "PluginLoadError",
     "PoisonedError",
+    "ProtocolError",
     "ReadOnlyError",
     "RefusedDeviceError",
+    "ShardAwayError",
+    "ShardStoppedError",
     "SiltstoneError",
     "StateError",
     "UnknownEntryTypeError",
     "VersionError",
+    "WorkerError",
 ]
 
 
@@ -174,3 +179,30 @@ class UnknownEntryTypeError(PluginError):
 
 class ConfigError(SiltstoneError):
     """A configuration file or option is wrong. Facts: source, key."""
+
+
+# ---- worker processes
+
+
+class WorkerError(SiltstoneError):
+    """Base of what goes wrong with worker processes. Facts where known: worker, pid, cause."""
+
+
+class OutcomeUnknownError(WorkerError):
+    """A worker ended, or did not answer in time: what was asked of it may have happened or not.
+
+    Raised by the call that was under way, and by the next flush of each thread where something that was put
+    and not flushed may be lost. Facts where known: worker, pid, cause.
+    """
+
+
+class ShardAwayError(WorkerError):
+    """The worker of this shard has ended and is being started again; nothing was done. Facts: shard, worker."""
+
+
+class ShardStoppedError(ShardAwayError):
+    """The worker of this shard ended again and again; it is not started any more. Facts: shard, worker, cause."""
+
+
+class ProtocolError(WorkerError):
+    """What came through a pipe breaks a rule. Facts: rule, value."""

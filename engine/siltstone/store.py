@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from siltstone.core.options import StoreOptions
     from siltstone.journal.recovery import JournalRecovery
+    from siltstone.plugin.hosting import WorkerInfo
     from siltstone.plugin.types import EntryType
 
 #: rows of a put_many that go to each shard as one batch, on the mean
@@ -43,9 +44,9 @@ class Store:
         #: None once closed. A call under way keeps the core, and with it the mapped journals that it reads.
         self._core: Core | None = core
         self._url = core.volume.backend.url
-        self._read_only = core.group is None
+        self._read_only = core.is_read_only
         self._read_only_reason = core.read_only_reason
-        self._recoveries = core.recoveries
+        self._recoveries = core.shards.recoveries
         self._host = core.host
         self._default = core.default_type
         self._shards = core.volume.superblock.shards
@@ -60,10 +61,10 @@ class Store:
         core = self._open()
         entry_type = self._host.entry_type_of(record)
         payload = entry_type.to_payload(record)
-        group = core.writable()
+        shards = core.writable()
         core.record_type(entry_type)
         entry = bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload
-        group.append({self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
+        shards.append({self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
 
     def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field; the last of equal keys wins. Not durable yet.
@@ -75,12 +76,12 @@ class Store:
         core = self._open()
         kind = self._type(entry_type)
         rows = payload_rows(kind, columns)
-        group = core.writable()
+        shards = core.writable()
         core.record_type(kind)
         step = self._step(rows)
         for start in range(0, len(rows), step):
             stream, counts = core.router.route(kind.id, rows[start : start + step])
-            group.append(split_by_shard(stream, counts, rows.shape[1] + ENTRY_HEADER_SIZE))
+            shards.append(split_by_shard(stream, counts, rows.shape[1] + ENTRY_HEADER_SIZE))
 
     # ---- asking
 
@@ -122,15 +123,15 @@ class Store:
         core = self._open()
         kind = self._type(entry_type)
         rows = key_rows(kind, keys)
-        group = core.writable()
+        shards = core.writable()
         found = np.zeros(len(rows), bool)
         step = self._step(rows)
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            shards = core.router.shards_of(kind.id, part)
-            for shard in np.unique(shards).tolist():
-                chosen = np.flatnonzero(shards == shard)
-                found[start + chosen] = group.delete(shard, kind.id, np.ascontiguousarray(part[chosen]))
+            owners = core.router.shards_of(kind.id, part)
+            for shard in np.unique(owners).tolist():
+                chosen = np.flatnonzero(owners == shard)
+                found[start + chosen] = shards.delete(shard, kind.id, np.ascontiguousarray(part[chosen]))
         return found
 
     def batch(self) -> Batch:
@@ -185,13 +186,18 @@ class Store:
         """What opening found in each journal that was active: where it ends, what was cut, and why."""
         return self._recoveries
 
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """What is known of each worker process, as it is now; none where there are none."""
+        core = self._open()
+        return () if core.is_read_only else core.writable().workers()
+
     def info(self) -> StoreInfo:
         """The store in figures, as it is now."""
         return describe(self._open())
 
     def __len__(self) -> int:
         """Keys in the store."""
-        return sum(store.records for store in self._open().stores)
+        return self._open().shards.records()
 
     def __repr__(self) -> str:
         state = "closed" if self._core is None else "read-only" if self.read_only else "open"

@@ -31,6 +31,8 @@ class Descriptors:
         self._users = 0
         self._closed = False
         self._process = os.getpid()
+        #: other processes have the locked descriptor too: closing leaves the lock to them
+        self.keep_lock = False
 
     def __enter__(self) -> None:
         with self._lock:
@@ -64,7 +66,7 @@ class Descriptors:
 
     def _let_go(self, descriptor: int) -> None:
         # A child that was forked from here shares the lock, and may live on: the owner gives it up for both.
-        if os.getpid() == self._process:
+        if os.getpid() == self._process and not self.keep_lock:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
         with contextlib.suppress(OSError):

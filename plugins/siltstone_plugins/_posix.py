@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import MediumError
 from siltstone.format.constants import SECTOR_SIZE
-from siltstone.volume.backend import Backend
+from siltstone.volume.backend import Backend, Handover
 from siltstone.volume.mapping import Mapping
 from siltstone_plugins._buffers import BOUNCE_SIZE, BouncePool, aligned, flat, is_aligned
 from siltstone_plugins._descriptors import Descriptors
@@ -55,17 +55,46 @@ class DescriptorBackend(Backend):
         self._cached_reader: int | None = None
         self._syncing = threading.Lock()
         self._sync_failure: SiltstoneError | None = None
+        #: the descriptor that carries a lock of another process, where this backend writes under it
+        self._inherited: int | None = None
+        #: another process may make the medium longer
+        self._grows_elsewhere = False
 
     @property
     def size(self) -> int:
         return self._size
+
+    def _reach(self, end: int) -> int:
+        """The size; asked anew where an access ends behind what is known and the medium may have grown since."""
+        if end > self._size and self._grows_elsewhere:
+            self._size = max(self._size, self._size_now())
+        return self._size
+
+    def _size_now(self) -> int:
+        return self._size
+
+    # ---- other processes
+
+    def hand_over(self) -> Handover | None:
+        """The locked descriptor: its open file description carries the lock, in every process that has it."""
+        with self._descriptors:
+            self._descriptors.keep_lock = True
+            return Handover((self._descriptor,), {"path": self._path})
+
+    def reclaim(self) -> None:
+        self._descriptors.keep_lock = False
+
+    def inherit(self, descriptor: int) -> None:
+        """Write under the lock that `descriptor`, owned from now on, carries for every process that has it."""
+        self._inherited = descriptor
+        self._grows_elsewhere = True
 
     # ---- reading
 
     def read(self, offset: int, length: int, *, fresh: bool = False) -> bytes | bytearray | memoryview:
         """Read through the cache, or with `fresh` through O_DIRECT where the file system has it."""
         with self._descriptors:
-            check_range(self.url, "read", offset, length, self._size, self.alignment)
+            check_range(self.url, "read", offset, length, self._reach(offset + length), self.alignment)
             try:
                 if fresh:
                     return self._read_fresh(offset, length)
@@ -146,7 +175,8 @@ class DescriptorBackend(Backend):
         with self._descriptors:
             if self.read_only:
                 raise refuse_writing(self.url, "write")
-            check_range(self.url, "write", offset, len(view), self._size, self.alignment)
+            reach = self._reach(offset + len(view))
+            check_range(self.url, "write", offset, len(view), reach, self.alignment)
             self._check_medium("write", offset, len(view))
             if self._direct and not is_aligned(view, mmap.PAGESIZE):
                 self._write_copied(offset, view)
@@ -210,7 +240,7 @@ class DescriptorBackend(Backend):
     def map(self, offset: int, length: int) -> memoryview | None:
         """Map a range of the page cache; the view keeps no descriptor."""
         with self._descriptors:
-            check_range(self.url, "map", offset, length, self._size, 1)
+            check_range(self.url, "map", offset, length, self._reach(offset + length), 1)
             check_range(self.url, "map", offset, 0, self._size, mmap.ALLOCATIONGRANULARITY)
             if length == 0:
                 return memoryview(b"")
@@ -259,3 +289,21 @@ class DescriptorBackend(Backend):
 
     def close(self) -> None:
         self._descriptors.close()
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            # Only closed: the lock is everybody's who has this description.
+            os.close(inherited)
+
+
+def reopened(handover: Handover, flags: int) -> int:
+    """An open file description of one's own for the medium that was handed over, for reading and writing.
+
+    OSError where it is another medium by now.
+    """
+    (locked,) = handover.descriptors
+    descriptor = os.open(f"/proc/self/fd/{locked}", os.O_RDWR | FLAGS | flags)
+    mine, theirs = os.fstat(descriptor), os.fstat(locked)
+    if (mine.st_dev, mine.st_ino, mine.st_rdev) != (theirs.st_dev, theirs.st_ino, theirs.st_rdev):
+        os.close(descriptor)
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+    return descriptor

@@ -26,10 +26,12 @@ from siltstone_plugins._device_checks import check_content, check_use, explain_b
 from siltstone_plugins._failures import NO_SPACE, check_range, failed, not_opened, refuse_writing
 from siltstone_plugins._holders import device_holder, lock_holder
 from siltstone_plugins._options import check_names, choice, flag
-from siltstone_plugins._posix import FLAGS, DescriptorBackend
+from siltstone_plugins._posix import FLAGS, DescriptorBackend, reopened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from siltstone.volume.backend import Handover
 
 SCHEME: Final = "block"
 OPTIONS: Final = {
@@ -76,6 +78,8 @@ class BlockDeviceBackend(DescriptorBackend):
 
     def lock(self) -> None:
         """Take a flock. A writer has had O_EXCL since it was opened; a reader makes sure that nobody has."""
+        if self._inherited is not None:
+            return
         with self._descriptors:
             deadline = time.monotonic() + LOCK_PATIENCE_S
             while (held := self._try_lock()) is not None:
@@ -193,6 +197,19 @@ def open_device(rest: str, options: BackendOptions) -> BlockDeviceBackend:
     return backend
 
 
+def attach_device(rest: str, options: BackendOptions, handover: Handover) -> BlockDeviceBackend:
+    """Open the device that another process has to itself and handed over, to write under its claim."""
+    direct = flag(SCHEME, options.extra, "direct", True)
+    try:
+        # Without O_EXCL: the claim is that of the descriptor that was handed over.
+        descriptor = reopened(handover, os.O_DIRECT if direct else 0)
+    except OSError as error:
+        raise not_opened(rest, error) from error
+    backend = BlockDeviceBackend(rest, str(handover.facts["path"]), descriptor, options)
+    backend.inherit(handover.descriptors[0])
+    return backend
+
+
 def _open_exclusively(url: str, path: str, rdev: int, options: BackendOptions, flags: int) -> int:
     if options.read_only:
         try:
@@ -219,4 +236,4 @@ def claims(path: str) -> bool:
 @hookimpl
 def siltstone_backends() -> Iterable[BackendType]:
     """Yield the backend ``block``, which takes the paths of block devices."""
-    yield BackendType(scheme=SCHEME, open=open_device, claims=claims, options=OPTIONS)
+    yield BackendType(scheme=SCHEME, open=open_device, claims=claims, options=OPTIONS, attach=attach_device)

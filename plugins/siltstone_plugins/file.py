@@ -27,10 +27,12 @@ from siltstone_plugins._failures import check_range, failed, not_opened, refuse_
 from siltstone_plugins._holders import lock_holder
 from siltstone_plugins._mounts import local_lock
 from siltstone_plugins._options import check_names, choice
-from siltstone_plugins._posix import FLAGS, DescriptorBackend
+from siltstone_plugins._posix import FLAGS, DescriptorBackend, reopened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from siltstone.volume.backend import Handover
 
 SCHEME: Final = "file"
 OPTIONS: Final = {
@@ -71,6 +73,8 @@ class FileBackend(DescriptorBackend):
 
     def lock(self) -> None:
         """Take a flock on the file, and make sure that its name still means this file."""
+        if self._inherited is not None:
+            return
         with self._descriptors:
             kind = fcntl.LOCK_SH if self.read_only else fcntl.LOCK_EX
             try:
@@ -84,6 +88,9 @@ class FileBackend(DescriptorBackend):
             self._check_lock_reach()
             # Whoever held the lock until now may have made it longer.
             self._size = os.fstat(self._descriptor).st_size
+
+    def _size_now(self) -> int:
+        return os.fstat(self._descriptor).st_size
 
     def _check_name(self) -> None:
         """Raise unless the path names the file that is locked: else another process locks another file."""
@@ -182,7 +189,7 @@ class FileBackend(DescriptorBackend):
         with self._descriptors:
             if self.read_only:
                 raise refuse_writing(self.url, "discard")
-            check_range(self.url, "discard", offset, length, self._size, self.alignment)
+            check_range(self.url, "discard", offset, length, self._reach(offset + length), self.alignment)
             # A hole undoes what `grow` is for: the next write there would have to allocate, a flush would
             # write metadata, and the disk might be full by then. So it is only done for those who ask for it.
             if not self._punches or length == 0:
@@ -233,6 +240,17 @@ def open_file(rest: str, options: BackendOptions) -> FileBackend:
     return FileBackend(rest, path, creation.descriptor, options, creation)
 
 
+def attach_file(rest: str, options: BackendOptions, handover: Handover) -> FileBackend:
+    """Open the file that another process has locked and handed over, to write under its lock."""
+    try:
+        descriptor = reopened(handover, 0)
+    except OSError as error:
+        raise not_opened(rest, error) from error
+    backend = FileBackend(rest, str(handover.facts["path"]), descriptor, options, None)
+    backend.inherit(handover.descriptors[0])
+    return backend
+
+
 def _open_existing(rest: str, path: str, options: BackendOptions) -> int:
     status = Path(path).stat()
     _check_regular(rest, status.st_mode)
@@ -267,4 +285,6 @@ def claims(path: str) -> bool:
 @hookimpl
 def siltstone_backends() -> Iterable[BackendType]:
     """Yield the backend ``file``, which takes what no other backend claims."""
-    yield BackendType(scheme=SCHEME, open=open_file, claims=claims, priority=-100, options=OPTIONS)
+    yield BackendType(
+        scheme=SCHEME, open=open_file, claims=claims, priority=-100, options=OPTIONS, attach=attach_file
+    )

@@ -17,6 +17,7 @@ from siltstone.index.lookup import Reader
 from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard import opening
+from siltstone.shard.changes import CleanClose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
 from siltstone.volume.ports import Ports
@@ -152,8 +153,8 @@ class StoreLife:
         if read_superblock(self.medium)[0].superblock.epoch <= epoch:
             raise ViolationError(f"P9: the epoch is still {epoch}")
         with patch.object(opening, "ThreadPoolExecutor", OneAfterAnother):
-            shards, recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
-        self.group = ShardGroup(self.volume, shards, recoveries)
+            shards, _recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
+        self.group = ShardGroup(self.volume, shards)
 
     def _check(self, number: int) -> int:
         """Compare what one shard serves with what it was given; how many batches are there."""
@@ -290,7 +291,7 @@ class StoreLife:
 
     def close(self) -> None:
         """Close the store cleanly and open it again."""
-        self.group.close()
+        self.volume.publish(CleanClose(self.group.end()))
         self.flushed = [len(given) for given in self.given]
         self._tell()
         self.open()

@@ -12,6 +12,7 @@ from store_life import OPERATIONS, StoreLife, put, reopened
 from siltstone.errors import DamageError, DiskFullError, MediumError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, EXTENTS_OFFSET
 from siltstone.journal.recovery import recover
+from siltstone.shard.changes import CleanClose
 
 EXTENTS = 10 * ERASE_BLOCK_MIN
 
@@ -101,7 +102,7 @@ def test_a_rotten_slot_does_not_cost_the_good_copy(rotten):
     life.append()
     life.flush()
     life.note()
-    life.group.close()
+    life.volume.publish(CleanClose(life.group.end()))
     image = bytearray(life.medium.at_rest.durable)
     journal = life.group.shards[0].journal
     assert journal is not None

@@ -361,7 +361,9 @@ for line in sys.stdin:
     view = None
     for attempt in range(2):
         try:
-            view = view or IndexView(SIZE.map_shared(index, writable=False), KeyTypes(TYPES), SECRET, SIZE.segments, SIZE.window_bytes, map)
+            view = view or IndexView(
+                SIZE.map_shared(index, writable=False), KeyTypes(TYPES), SECRET, SIZE.segments, SIZE.window_bytes, map
+            )
             reader = Reader([view], stuck=stuck)
             reader.get_many(HASH, keys, 48)
             for key in keys[:50]:

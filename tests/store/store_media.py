@@ -144,11 +144,8 @@ def create_settled(on: Medium, host: PluginHost, **options: Any) -> None:
 
 
 def open_settled(on: Medium, host: PluginHost, **options: Any) -> Store:
-    """A store whose housekeeping is done when it is told, by `store._core.group.tick()`."""
+    """A store whose housekeeping is done when it is told, by `store._core.shards.group.tick()`."""
     store = Store(settled_options(on, host, **options))
-    core = store._core
-    core._stop.set()
-    core._wake.set()
-    if core._keeper is not None:
-        core._keeper.join()
+    if not store.read_only:
+        store._core.shards.end_housekeeping()
     return store

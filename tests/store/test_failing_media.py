@@ -42,7 +42,7 @@ def disk_full(*_arguments):
 
 
 def fill_until_a_spare_is_due(store):
-    shard = store._core.group.shards[0]
+    shard = store._core.shards.group.shards[0]
     put = 0
     while not shard.wants_spare():
         store.put_many(*rows(range(put, put + 50)))
@@ -53,7 +53,7 @@ def fill_until_a_spare_is_due(store):
 
 def slots_of_spares(store, act):
     """A hook that does `act` where the tail slots of a spare are written."""
-    extent = store._core.group.shards[0].journal.extent
+    extent = store._core.shards.group.shards[0].journal.extent
 
     def hook(_inner, offset, _data):
         if offset >= MIB and not extent.offset <= offset < extent.stop:
@@ -116,7 +116,7 @@ def test_a_batch_given_up_behind_its_own_flush_leaves_the_store_in_use(path, fau
 
 def test_a_spare_that_cannot_be_made_ready_gives_its_space_back(path, store, faults):
     put = fill_until_a_spare_is_due(store)
-    shard = store._core.group.shards[0]
+    shard = store._core.shards.group.shards[0]
     faults.write = slots_of_spares(store, disk_full)
     sizes = []
     for _attempt in range(4):
@@ -142,7 +142,7 @@ def test_housekeeping_outlives_an_error_that_is_not_ours_and_tells_it_once(path,
     faults.write = slots_of_spares(store, broken_backend)
     with caplog.at_level(logging.WARNING):
         for _tick in range(20):
-            store._core.group.tick()
+            store._core.shards.group.tick()
     assert len(caplog.records) == 1
     assert "does not translate" in caplog.text
     faults.write = nothing
@@ -156,7 +156,7 @@ def test_a_failed_superblock_write_does_not_flood_the_log(path, store, faults, c
     faults.flush = failing("flush")
     with caplog.at_level(logging.WARNING):
         for _tick in range(20):
-            store._core.group.tick()
+            store._core.shards.group.tick()
     assert len(caplog.records) <= 1
     assert_holds(store, range(put))
 
@@ -186,7 +186,7 @@ def test_no_superblock_is_written_after_one_that_failed(path, store, faults, num
     put = fill_until_a_spare_is_due(store)
     write = at_call(number, disk_full)
     faults.write = lambda _inner, offset, _data: write() if offset < MIB else None
-    shard = store._core.group.shards[0]
+    shard = store._core.shards.group.shards[0]
     with pytest.raises(DiskFullError):
         shard.make_spare()
     faults.write = nothing

@@ -111,7 +111,7 @@ def test_a_flush_that_fails_while_a_spare_is_made_ready_may_have_lost_what_other
     store = open_settled(Medium(f"faulty:{path}"), faults.host())
     first, second = of_shard(store, 0, 1500), of_shard(store, 1, 500)
     for start in range(0, 1500, 100):
-        if store._core.group.shards[0].wants_spare():
+        if store._core.shards.group.shards[0].wants_spare():
             break
         store.put_many(*rows(first[start : start + 100]))
     store.put_many(*rows(second[:100]))
@@ -125,7 +125,7 @@ def test_a_flush_that_fails_while_a_spare_is_made_ready_may_have_lost_what_other
             faults.flush = at_call(1, failing("flush"))
 
     faults.write = journal_only(put_meanwhile)
-    store._core.group.tick()
+    store._core.shards.group.tick()
     assert_holds(store, second)
     assert faults.flush is not nothing, "the spare was made, and somebody put meanwhile"
     with pytest.raises(SiltstoneError):
@@ -230,7 +230,7 @@ def one_life(path, host, history, shards):
                 history.settle()
         if number % 2 == 0:
             with contextlib.suppress(KeyboardInterrupt):
-                store._core.group.tick()
+                store._core.shards.group.tick()
     return store
 
 
@@ -243,7 +243,7 @@ def attempt(store, history, shown, operation):
     except (SiltstoneError, KeyboardInterrupt):
         shards, seen = shards_of_keys(store), seen_in(store)
         kept = np.zeros(len(operation.keys), bool)
-        for number, shard in store._core.group.shards.items():
+        for number, shard in store._core.shards.group.shards.items():
             mine = shards == number
             taken = np.array_equal(seen[mine], after[mine])
             assert taken or np.array_equal(seen[mine], before[mine]), (

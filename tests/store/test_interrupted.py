@@ -63,7 +63,7 @@ def test_a_close_that_is_cut_off_while_it_waits_gives_the_volume_up(path, monkey
     store.put_many(*rows(range(100)))
     store.flush()
     core = store._core  # kept, so that nothing is given up merely because nobody has it any more
-    keeper = core._keeper
+    keeper = core.shards._keeper
     with monkeypatch.context() as patch:
         patch.setattr(keeper, "join", interrupt)
         with pytest.raises(KeyboardInterrupt):

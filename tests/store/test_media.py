@@ -80,7 +80,7 @@ class Script:
         store.put(info(17, version))
         self.say("float", self.refused(lambda: store.put_many(hashes([1]), [1.5], [1])))
         self.say("huge", self.refused(self.huge_batch))
-        store._core.group.tick()
+        store._core.shards.group.tick()
         store.flush()
         store.put_many(*rows(range(52_000, 52_100), version))
 

@@ -93,7 +93,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def tick(self):
-        self.store._core.group.tick()
+        self.store._core.shards.group.tick()
 
     # ---- lives
 

@@ -210,7 +210,7 @@ def test_a_put_between_the_last_flush_and_the_end_of_a_close_is_refused(path):
     """Else it would lie behind the end that the superblock states, and the store would look damaged."""
     faults = Faults()
     store = siltstone.open(f"faulty:{path}", shards=1, plugins=faults.host(), **SMALL)
-    group = store._core.group
+    group = store._core.shards.group
     router = store._core.router
     store.put_many(*rows(range(100)))
     payloads = np.concatenate([column.view(np.uint8).reshape(1000, -1) for column in late_columns()], axis=1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def test_a_store_with_a_stranger_is_not_opened(path: Path, kind: int) -> None:
     store = siltstone.open(path, shards=1)
     store.put(HashInfo(bytes(32), 1, 1))
-    shard = store._core.group.shards[0]
+    shard = store._core.shards.group.shards[0]
     shard.append(np.frombuffer(bytes((5, kind, 1, 2, 3)), np.uint8), 0)
     store.close()
     for read_only in (True, False):

@@ -78,8 +78,7 @@ class Batch:
     ) -> None:
         self._done = True
         if kind is None and self._pieces:
-            group = self._core.writable()
-            group.append(
+            self._core.writable().append(
                 {
                     shard: (np.concatenate(found), self._records[shard])
                     for shard, found in self._pieces.items()

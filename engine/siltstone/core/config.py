@@ -77,10 +77,23 @@ class VolumeSection(_Section):
 class StoreSection(_Section):
     """How the store is opened."""
 
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0, le=SHARDS_MAX)] | None = None
     read_only: bool = False
     index_memory: Size = 256 << 20
     missing_types: Literal["read_only", "refuse"] = "read_only"
+
+
+class WorkersSection(_Section):
+    """How worker processes are run."""
+
+    deadline: Annotated[float, Field(ge=0.1, le=86_400)] = 30.0
+    niceness: Annotated[int, Field(ge=0, le=19)] = 0
+    affinity: (
+        Annotated[
+            list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)
+        ]
+        | None
+    ) = None
 
 
 class PluginsSection(_Section):
@@ -101,6 +114,7 @@ class Configuration(_Section):
 
     volume: VolumeSection
     store: StoreSection = StoreSection()
+    workers: WorkersSection = WorkersSection()
     plugins: PluginsSection = PluginsSection()
     backend: BackendSection = BackendSection()
 

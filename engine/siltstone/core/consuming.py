@@ -26,6 +26,11 @@ class Consumers:
             if entry_type.key is None and consumers:
                 self._wanted[number] = entry_type, consumers
 
+    @property
+    def consumed(self) -> frozenset[int]:
+        """Ids of the types that somebody wants."""
+        return frozenset(self._wanted)
+
     def of_shard(self, shard: int) -> Others | None:
         """What the replay of a shard calls with its chunks' entries, or None where nobody wants any."""
         if not self._wanted:

@@ -1,4 +1,4 @@
-"""The core: owns the plugins, the volume and its shards, and keeps house while a store is open."""
+"""The core: owns the plugins, the volume and what runs its shards while a store is open."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.core.consuming import Consumers
-from siltstone.core.media import open_volume, recorded
-from siltstone.errors import ClosedError, PluginError, ReadOnlyError, VersionError
+from siltstone.core.media import locate, open_volume, recorded
+from siltstone.core.read_only import ReadOnlyShards
+from siltstone.errors import ConfigError, PluginError, ReadOnlyError, VersionError
 from siltstone.format.constants import ENTRY_SIZE_MAX
-from siltstone.index.lookup import Reader
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 from siltstone.plugin.host import PluginHost
-from siltstone.shard.group import ShardGroup
-from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
+from siltstone.plugin.hosting import IN_PROCESS, WORKER_PROCESSES, Hosting, ShardHost
+from siltstone.shard.opening import OpenOptions
 
 if TYPE_CHECKING:
     from siltstone.core.options import StoreOptions
     from siltstone.format.superblock import Superblock
-    from siltstone.journal.recovery import JournalRecovery
-    from siltstone.log_store.log_store import LogStore
+    from siltstone.index.lookup import Reader
     from siltstone.plugin.types import EntryType
     from siltstone.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
-#: seconds between looks at what is due
-_TICK_SECONDS = 0.25
+
+
+def workers_by_default() -> int:
+    """One worker for each processor that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 class Core:
     """An open store without its front door.
 
-    Made by :meth:`open`. `group` is None where it is open for reading only; `reader` looks up keys without
-    a lock; `router` says which shard a key belongs to.
+    `shards` runs the shards, or serves what recovery found where the store is open for reading only; `router`
+    says which shard a key belongs to.
     """
 
     def __init__(self, options: StoreOptions) -> None:
@@ -44,11 +46,7 @@ class Core:
         self.host = options.plugins or PluginHost.load(options.plugins_allow)
         #: what the front door's calls mean where they name no type
         self.default_type: EntryType = self.host.entry_type_named("hash_info")
-        self.group: ShardGroup | None = None
         self.read_only_reason = ""
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._keeper: threading.Thread | None = None
         self._type_lock = threading.Lock()
         self.volume: Volume = open_volume(self.host, options)
         try:
@@ -66,10 +64,10 @@ class Core:
             for number, kind in self.host.entry_types.items()
             if kind.key is not None and (number in provided or number not in superblock.entry_types)
         }
-        self.types = KeyTypes(keys, superblock.entry_types)
+        types = KeyTypes(keys, superblock.entry_types)
         consumers = Consumers(self.host, provided)
         opening = OpenOptions(
-            types=self.types,
+            types=types,
             key_entry_bytes=min(
                 (2 + offset + size for offset, size in keys.values()), default=ENTRY_SIZE_MAX
             ),
@@ -78,26 +76,50 @@ class Core:
             threads=max(1, min(superblock.shards, os.cpu_count() or 1)),
             progress=self.options.progress,
             others=consumers.of_shard,
+            consumed=consumers.consumed,
         )
-        numbers = range(superblock.shards)
-        self.recoveries: tuple[JournalRecovery, ...]
-        self.stores: list[LogStore]
+        self.router = Router(types, superblock.uuid, superblock.shards)
+        self.shards: ShardHost | ReadOnlyShards
         if self.read_only_reason:
-            self.stores, recoveries = open_shards_read_only(self.volume, numbers, opening)
-            self.recoveries = tuple(recoveries)
-        else:
-            self.volume.begin_epoch()
-            shards, recoveries = open_shards(self.volume, numbers, opening, clean=superblock.clean)
-            self.recoveries = tuple(recoveries)
-            self.stores = [shard.store for shard in shards]
-            self.group = ShardGroup(self.volume, shards, recoveries, self._wake.set)
-        self._reader: Reader | None = Reader([store.index for store in self.stores])
-        self.router = Router(self.types, superblock.uuid, superblock.shards)
-        if self.group is not None:
-            self._keeper = threading.Thread(
-                target=self._keep_house, name="siltstone-housekeeper", daemon=True
+            self.shards = ReadOnlyShards(self.volume, opening)
+            return
+        workers = self._workers()
+        provider = self.host.shard_host(WORKER_PROCESSES if workers else IN_PROCESS)
+        kind, rest, backend_options = locate(self.host, self.options, create=False)
+        self.volume.begin_epoch()
+        self.shards = provider.open(
+            Hosting(
+                volume=self.volume,
+                clean=self.was_clean,
+                opening=opening,
+                keys=keys,
+                known=frozenset(superblock.entry_types),
+                plugins_allow=self.options.plugins_allow,
+                backend=kind,
+                rest=rest,
+                backend_options=backend_options,
+                workers=workers,
+                worker=self.options.worker,
             )
-            self._keeper.start()
+        )
+
+    def _workers(self) -> int:
+        """How many worker processes there are to be: as many as asked for, at most one a shard."""
+        wanted, shards = self.options.workers, self.volume.superblock.shards
+        kind, _rest, _options = locate(self.host, self.options, create=False)
+        if wanted == 0:
+            return 0
+        if kind.attach is None:
+            if wanted is None:
+                return 0
+            raise ConfigError(
+                f"workers {wanted}: a {kind.scheme} volume cannot be opened by worker processes; must be 0",
+                source="workers",
+                key="workers",
+            )
+        if wanted is None:
+            wanted = workers_by_default()
+        return min(wanted, shards)
 
     # ---- entry types
 
@@ -139,53 +161,34 @@ class Core:
     @property
     def reader(self) -> Reader:
         """Looks up keys; a lookup that runs while the core closes finishes on what it holds."""
-        reader = self._reader
-        if reader is None:
-            raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
-        return reader
+        return self.shards.reader
 
-    def writable(self) -> ShardGroup:
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing can be put."""
+        return isinstance(self.shards, ReadOnlyShards)
+
+    def writable(self) -> ShardHost:
         """The shards, or ReadOnlyError."""
-        if self.group is None:
+        if isinstance(self.shards, ReadOnlyShards):
             raise ReadOnlyError(
                 f"{self.volume.backend.url}: open for reading only: {self.read_only_reason}",
                 reason=self.read_only_reason,
             )
-        return self.group
-
-    def _keep_house(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait(_TICK_SECONDS)
-            self._wake.clear()
-            if self.group is not None and not self._stop.is_set():
-                self.group.tick()
+        return self.shards
 
     def close(self) -> None:
         """Flush, mark the volume clean, give it up. What failed is raised when everything is given up."""
         if self.volume.is_forked:
             return  # it is the parent's: its threads and locks are not here, and nothing of it may be written
         try:
-            self._end_housekeeping()
-            if self.group is not None:
-                self.group.close()
+            self.shards.close()
         finally:
-            self._release()
+            self.volume.close()
 
     def abandon(self) -> None:
         """Give the volume up without a flush or a mark, as if the process had died. For tests."""
-        self._end_housekeeping()
-        self._release()
-
-    def _end_housekeeping(self) -> None:
-        self._stop.set()
-        self._wake.set()
-        if self._keeper is not None:
-            self._keeper.join()
-
-    def _release(self) -> None:
-        """Give up the volume, and with the last lookup that runs the maps of its journals."""
-        self.volume.close()
-        self._reader = None
-        self.stores = []
-        if self.group is not None:
-            self.group.release()
+        try:
+            self.shards.abandon()
+        finally:
+            self.volume.close()

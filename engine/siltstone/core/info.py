@@ -85,13 +85,12 @@ def used_bytes(extent: Extent, position: Position | None) -> int:
 def describe(core: Core) -> StoreInfo:
     """The figures of an open store."""
     superblock: Superblock = core.volume.superblock
-    positions: dict[int, Position] = {found.journal: found.end.position for found in core.recoveries}
-    if core.group is not None:
-        positions = {
-            shard.journal.extent.id: shard.journal.position
-            for shard in core.group.shards.values()
-            if shard.journal is not None
-        }
+    shards = core.shards.figures()
+    positions: dict[int, Position] = {
+        each.journal: each.position
+        for each in shards
+        if each.journal is not None and each.position is not None
+    }
     extents = tuple(
         ExtentInfo(
             extent.id,
@@ -111,9 +110,9 @@ def describe(core: Core) -> StoreInfo:
         format_version=FORMAT_VERSION,
         created=superblock.created,
         shards=superblock.shards,
-        records=sum(store.records for store in core.stores),
-        index_bytes=sum(store.index.bytes for store in core.stores),
-        index_records_max=sum(store.size.records for store in core.stores),
+        records=sum(each.records for each in shards),
+        index_bytes=sum(each.index_bytes for each in shards),
+        index_records_max=sum(each.records_max for each in shards),
         journals=len(superblock.journals()),
         journal_bytes=sum(extent.used for extent in extents),
         volume_bytes=core.volume.backend.size,
@@ -122,7 +121,7 @@ def describe(core: Core) -> StoreInfo:
         epoch=superblock.epoch,
         sequence=superblock.sequence,
         clean=core.was_clean,
-        read_only=core.group is None,
+        read_only=core.is_read_only,
         entry_types=tuple(
             {"id": number, "name": known.name, "version": known.version, "distribution": known.distribution}
             for number, known in sorted(superblock.entry_types.items())
@@ -138,6 +137,6 @@ def describe(core: Core) -> StoreInfo:
                 found.cut_entries,
                 found.reason,
             )
-            for found in core.recoveries
+            for found in core.shards.recoveries
         ),
     )

@@ -14,21 +14,30 @@ from siltstone.volume.volume import Volume
 if TYPE_CHECKING:
     from siltstone.core.options import StoreOptions
     from siltstone.plugin.host import PluginHost
-    from siltstone.plugin.types import EntryType
+    from siltstone.plugin.types import BackendType, EntryType
     from siltstone.volume.backend import Backend
 
 _PROBE = 64 * 1024
 
 
-def open_backend(host: PluginHost, options: StoreOptions, *, create: bool) -> Backend:
-    """The locked backend of the target; with `create` it may be a new one, of size 0."""
+def locate(
+    host: PluginHost, options: StoreOptions, *, create: bool
+) -> tuple[BackendType, str, BackendOptions]:
+    """Whose backend the target is, what of the target to hand to it, and how to open it."""
     kind, rest = host.resolve(options.target)
-    backend = kind.open(
+    return (
+        kind,
         rest,
         BackendOptions(
             read_only=options.read_only, create=create, force=options.force, extra=options.backend_options
         ),
     )
+
+
+def open_backend(host: PluginHost, options: StoreOptions, *, create: bool) -> Backend:
+    """The locked backend of the target; with `create` it may be a new one, of size 0."""
+    kind, rest, backend_options = locate(host, options, create=create)
+    backend = kind.open(rest, backend_options)
     try:
         backend.lock()
     except BaseException:

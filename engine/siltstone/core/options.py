@@ -12,6 +12,7 @@ from siltstone.errors import ConfigError, ReadOnlyError
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT
 from siltstone.format.superblock import SHARDS_MAX
 from siltstone.plugin.host import PluginHost
+from siltstone.plugin.hosting import WorkerOptions
 from siltstone.volume.ports import Ports
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _KEYS_OF_FILE: Final = {
     "shards": "volume.shards",
     "erase_block": "volume.erase_block",
     "workers": "store.workers",
+    "worker": "workers",
     "read_only": "store.read_only",
     "index_memory": "store.index_memory",
     "missing_types": "store.missing_types",
@@ -45,6 +47,7 @@ class StoreOptions:
 
     target: str
     workers: int | None = None
+    worker: WorkerOptions = field(default_factory=WorkerOptions)
     shards: int = 8
     read_only: bool = False
     create: bool = True
@@ -80,10 +83,10 @@ class StoreOptions:
             'must be "read_only" or "refuse"',
         )
         _check(
-            self.workers is None or (type(self.workers) is int and self.workers == 0),
+            self.workers is None or (type(self.workers) is int and 0 <= self.workers <= SHARDS_MAX),
             "workers",
             self.workers,
-            "this release keeps every shard in the caller's process; must be 0 or None",
+            f"must be 0 to {SHARDS_MAX}, or None for one a processor",
         )
         self._check_objects()
         if self.read_only and self.unreadable_is_torn:
@@ -107,6 +110,9 @@ class StoreOptions:
         )
         _check(
             self.progress is None or callable(self.progress), "progress", self.progress, "cannot be called"
+        )
+        _check(
+            isinstance(self.worker, WorkerOptions), "worker", self.worker, "must be a siltstone.WorkerOptions"
         )
         _check(
             self.plugins is None or isinstance(self.plugins, PluginHost),
@@ -156,6 +162,11 @@ def _from_file(path: str) -> dict[str, Any]:
         "create": volume.create,
         "shards": volume.shards,
         "workers": store.workers,
+        "worker": WorkerOptions(
+            deadline=configuration.workers.deadline,
+            niceness=configuration.workers.niceness,
+            affinity=_tuples(configuration.workers.affinity),
+        ),
         "read_only": store.read_only,
         "index_memory": store.index_memory,
         "missing_types": store.missing_types,
@@ -166,6 +177,10 @@ def _from_file(path: str) -> dict[str, Any]:
     if volume.erase_block is not None:
         found["erase_block"] = volume.erase_block
     return found
+
+
+def _tuples(lists: list[list[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    return None if lists is None else tuple(map(tuple, lists))
 
 
 def _are_names(value: object) -> bool:

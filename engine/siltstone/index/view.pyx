@@ -1,8 +1,10 @@
 """An index that another process writes."""
 
+import mmap
+
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from siltstone.index.layout import JOURNAL_BYTES_MAX
+from siltstone.index.layout import JOURNAL_BYTES_MAX, layout_bytes
 
 from siltstone.index.layout cimport ABI, MAGIC, Header, Journal, load_acquire, load_relaxed, unchanged, wait_a_moment
 from siltstone.index.mapped cimport MappedIndex
@@ -75,3 +77,16 @@ cdef class IndexView(MappedIndex):
     cdef int map_again(self, int journal) except -1:
         self.map_journal(journal)
         return 0
+
+
+cdef class AwayIndex(MappedIndex):
+    """An index that nobody writes at the moment: every lookup in it ends in the reader's `stuck`.
+
+    :param types: which types have keys
+    :param secret: 16 bytes, the store's
+    """
+
+    def __init__(self, KeyTypes types not None, const uint8_t[::1] secret not None):
+        self.lay_out(mmap.mmap(-1, layout_bytes(1, 4096)), types, secret, 1, 4096)
+        # Odd for ever: in the middle of a change that does not end.
+        self.table.segments[0].sequence = 1

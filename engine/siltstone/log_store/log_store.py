@@ -80,6 +80,11 @@ class LogStore:
         """Keys that are found here."""
         return self.index.records
 
+    @property
+    def room(self) -> int:
+        """Keys that surely still fit."""
+        return max(0, self.size.records - self.index.records)
+
     def check_room(self, records: int) -> None:
         """LogStoreFullError where the index may not take `records` keys more."""
         # What brings no key needs no room, also where the budget has become smaller than what is here.
@@ -100,7 +105,9 @@ class LogStore:
         view = self.backend.map(extent.offset, extent.length)
         mirror = None
         if view is None:
-            region = self.mirrors and self.mirrors.map(number, extent.length, writable=True)
+            region = None
+            if self.mirrors is not None:
+                region = self.mirrors.map(number, extent.length, writable=True)
             mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
             view = mirror.copy
         self._numbers[extent.id] = number

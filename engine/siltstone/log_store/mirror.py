@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX, JOURNALS_MAX
 from siltstone.log_store.memory import shared_memory
@@ -20,30 +19,30 @@ if TYPE_CHECKING:
 class MirrorSpace:
     """Shared memory for the mirrors of one shard: a region for each journal number, taken as it is written.
 
-    :param descriptor: what :meth:`share` made, in this process or another; stays the caller's, and open while the
-        space is used
+    :param descriptor: of memory that :meth:`share` made, in this process or another; stays the caller's, and open
+        while the space is used
+    :param place: which of the shards that share this memory
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    #: bytes of address space of one shard's mirrors; hardly any are ever touched
+    BYTES: Final = JOURNALS_MAX * JOURNAL_BYTES_MAX
 
-    @staticmethod
-    def share() -> int:
-        """The descriptor of zeroed memory for the mirrors of one shard; the caller closes it."""
-        return shared_memory("siltstone mirrors", JOURNALS_MAX * JOURNAL_BYTES_MAX)
+    def __init__(self, descriptor: int, place: int = 0) -> None:
+        self.descriptor = descriptor
+        self._start = place * self.BYTES
+
+    @classmethod
+    def share(cls, shards: int) -> int:
+        """The descriptor of zeroed memory for the mirrors of some shards; the caller closes it."""
+        return shared_memory("siltstone mirrors", shards * cls.BYTES)
 
     def map(self, number: int, length: int, *, writable: bool = False) -> Mapping:
         """Map the first `length` bytes of the region of journal number `number`; ValueError where it has fewer."""
         if not 0 <= number < JOURNALS_MAX or not 0 < length <= JOURNAL_BYTES_MAX:
             raise ValueError(f"{length} bytes of the mirror of journal number {number}")
-        mapping = Mapping(self.descriptor, number * JOURNAL_BYTES_MAX, length, writable)
+        mapping = Mapping(self.descriptor, self._start + number * JOURNAL_BYTES_MAX, length, writable)
         mapping.avoid_huge_pages()
         return mapping
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of memory that the mirrors take now."""
-        return os.fstat(self.descriptor).st_blocks * 512
 
 
 class Mirror:

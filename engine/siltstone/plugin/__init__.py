@@ -2,6 +2,14 @@
 
 from siltstone.plugin.hookspecs import hookimpl
 from siltstone.plugin.host import PluginHost
+from siltstone.plugin.hosting import (
+    Hosting,
+    ShardFigures,
+    ShardHost,
+    ShardHostType,
+    WorkerInfo,
+    WorkerOptions,
+)
 from siltstone.plugin.types import BackendOptions, BackendType, Consumer, EntryType, ReplayBatch
 
 __all__ = [
@@ -9,7 +17,13 @@ __all__ = [
     "BackendType",
     "Consumer",
     "EntryType",
+    "Hosting",
     "PluginHost",
     "ReplayBatch",
+    "ShardFigures",
+    "ShardHost",
+    "ShardHostType",
+    "WorkerInfo",
+    "WorkerOptions",
     "hookimpl",
 ]

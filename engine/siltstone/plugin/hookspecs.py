@@ -13,9 +13,17 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from siltstone.plugin.hosting import ShardHostType
     from siltstone.plugin.types import BackendType, Consumer, EntryType
 
-__all__ = ["PROJECT", "hookimpl", "siltstone_backends", "siltstone_consumers", "siltstone_entry_types"]
+__all__ = [
+    "PROJECT",
+    "hookimpl",
+    "siltstone_backends",
+    "siltstone_consumers",
+    "siltstone_entry_types",
+    "siltstone_shard_hosts",
+]
 
 #: name of the pluggy project and of the entry-point group
 PROJECT: Final = "siltstone"
@@ -105,4 +113,22 @@ def siltstone_consumers() -> Iterable[Consumer]:  # type: ignore[empty-body]
         @hookimpl
         def siltstone_consumers():
             yield Consumer(name="note_counter", entry_types=frozenset({"snapshot_note"}), consume=count)
+    """
+
+
+@hookspec
+def siltstone_shard_hosts() -> Iterable[ShardHostType]:  # type: ignore[empty-body]
+    """Yield the shard hosts that this plugin provides: who runs the shards of a store, in which processes.
+
+    Example::
+
+        from siltstone.errors import StateError
+        from siltstone.plugin import ShardHostType, hookimpl
+
+        def open_on_a_cluster(hosting):
+            raise StateError("there is no cluster", what="cluster", state="absent")
+
+        @hookimpl
+        def siltstone_shard_hosts():
+            yield ShardHostType(name="cluster", open=open_on_a_cluster)
     """

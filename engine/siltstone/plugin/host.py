@@ -29,6 +29,7 @@ from siltstone.plugin.types import describe_error
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from siltstone.plugin.hosting import ShardHostType
     from siltstone.plugin.registration import Claim
     from siltstone.plugin.types import BackendType, Consumer, EntryType
 
@@ -48,6 +49,8 @@ class PluginHost:
     backends: Mapping[str, BackendType]
     #: every consumer, those of `siltstone` first, then by distribution and entry point
     consumers: tuple[Consumer, ...]
+    #: every shard host by its name
+    shard_hosts: Mapping[str, ShardHostType]
     #: the distributions that something was loaded from, with what they provide
     distributions: tuple[DistributionInfo, ...]
     #: what was to be loaded and is left out, with the cause
@@ -67,6 +70,9 @@ class PluginHost:
         self.entry_types = MappingProxyType({entry_type.id: entry_type for entry_type in entry_types})
         self.backends = MappingProxyType({each.scheme: each for plugin in kept for each in plugin.backends})
         self.consumers = tuple(consumer for plugin in kept for consumer in plugin.consumers)
+        self.shard_hosts = MappingProxyType(
+            {each.name: each for plugin in kept for each in plugin.shard_hosts}
+        )
         self.distributions = describe_distributions(kept)
         self._by_name = {entry_type.name: entry_type for entry_type in entry_types}
         self._providers = {each.id: plugin.provider for plugin in kept for each in plugin.entry_types}
@@ -222,6 +228,16 @@ class PluginHost:
             raise PluginError(
                 f"no plugin provides backend {scheme!r}; known: {self._known()}{self._failed()}",
                 plugin=scheme,
+            )
+        return found
+
+    def shard_host(self, name: str) -> ShardHostType:
+        """Return the shard host of this name. PluginError, naming those there are, where there is none."""
+        found = self.shard_hosts.get(name)
+        if found is None:
+            known = ", ".join(sorted(self.shard_hosts)) or "none"
+            raise PluginError(
+                f"no plugin provides shard host {name!r}; known: {known}{self._failed()}", plugin=name
             )
         return found
 

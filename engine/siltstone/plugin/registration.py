@@ -12,6 +12,7 @@ from siltstone.errors import PluginError, PluginLoadError
 from siltstone.format.constants import TYPE_HASH
 from siltstone.plugin import hookspecs
 from siltstone.plugin.discovery import BUILT_IN, PluginSource, Provider, normalise
+from siltstone.plugin.hosting import ShardHostType
 from siltstone.plugin.types import BackendType, Consumer, EntryType, describe_error
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ __all__ = [
 #: records that one hook may yield; there are 224 ids for plugins in all
 RECORDS_MAX: Final = 1024
 
-Record = TypeVar("Record", EntryType, BackendType, Consumer)
+Record = TypeVar("Record", EntryType, BackendType, Consumer, ShardHostType)
 
 
 class Claim(NamedTuple):
@@ -48,15 +49,17 @@ class LoadedPlugin:
     """A plugin whose every record is valid.
 
     :param source: where it came from
-    :param entry_types: what its hooks yielded, in that order, like the other two
+    :param entry_types: what its hooks yielded, in that order, like the other three
     :param backends: its backends
     :param consumers: its consumers
+    :param shard_hosts: its shard hosts
     """
 
     source: PluginSource
     entry_types: tuple[EntryType, ...]
     backends: tuple[BackendType, ...]
     consumers: tuple[Consumer, ...]
+    shard_hosts: tuple[ShardHostType, ...] = ()
 
     @property
     def provider(self) -> Provider:
@@ -72,6 +75,8 @@ class LoadedPlugin:
             yield Claim("backend scheme", backend.scheme)
         for consumer in self.consumers:
             yield Claim("consumer name", consumer.name)
+        for shard_host in self.shard_hosts:
+            yield Claim("shard host name", shard_host.name)
 
     def __str__(self) -> str:
         entry_point = self.source.entry_point
@@ -134,6 +139,7 @@ def _collect(source: PluginSource, plugin: object) -> LoadedPlugin:
         _records("siltstone_entry_types", hook.siltstone_entry_types(), EntryType),
         _records("siltstone_backends", hook.siltstone_backends(), BackendType),
         _records("siltstone_consumers", hook.siltstone_consumers(), Consumer),
+        _records("siltstone_shard_hosts", hook.siltstone_shard_hosts(), ShardHostType),
     )
 
 

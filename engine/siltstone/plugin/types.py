@@ -26,7 +26,7 @@ from siltstone.format.constants import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from siltstone.volume.backend import Backend
+    from siltstone.volume.backend import Backend, Handover
 
 __all__ = [
     "PAYLOAD_SIZE_MAX",
@@ -252,6 +252,9 @@ class BackendType:
     :param claims: says whether a plain path without a scheme is this backend's (a block device, a file);
         asked in the order of `priority`, greatest first. It looks and changes nothing.
     :param options: names of the keys that `BackendOptions.extra` may hold, each with a line of documentation
+    :param attach: as `open`, in another process, with what `Backend.hand_over` gave: a Backend that writes under
+        the lock that was handed over; its `lock` does nothing, and it never grows the medium, which may grow
+        under it. None: the stores of this backend stay in one process.
     """
 
     scheme: str
@@ -259,6 +262,7 @@ class BackendType:
     claims: Callable[[str], bool] | None = None
     priority: int = 0
     options: Mapping[str, str] = field(default_factory=dict, hash=False)
+    attach: Callable[[str, BackendOptions, Handover], Backend] | None = None
 
     def __post_init__(self) -> None:
         what = "backend"
@@ -266,6 +270,8 @@ class BackendType:
         _check(callable(self.open), what, self.scheme, "open must be callable")
         claims_fit = self.claims is None or callable(self.claims)
         _check(claims_fit, what, self.scheme, "claims must be callable or None")
+        attaches = self.attach is None or callable(self.attach)
+        _check(attaches, what, self.scheme, "attach must be callable or None")
         rule = f"priority {self.priority!r} must be an integer"
         _check(_is_integer(self.priority), what, self.scheme, rule)
         pairs = self.options.items() if hasattr(self.options, "items") else [(None, None)]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
-from siltstone.format.superblock import ACTIVE, CLOSED
+from siltstone.format.superblock import ACTIVE
+from siltstone.shard.changes import JournalEnd
+from siltstone.shard.figures import ShardFigures
 from siltstone.shard.shard import Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone.format.superblock import Superblock
-    from siltstone.journal.recovery import JournalRecovery
-    from siltstone.volume.volume import Volume
+    from siltstone.volume.shard_volume import ShardVolume
 
 _log = logging.getLogger(__name__)
 #: seconds that housekeeping rests after it failed
@@ -31,7 +30,6 @@ class ShardGroup:
 
     :param volume: theirs
     :param shards: opened
-    :param recoveries: what recovery found, for those who ask
     :param wake: called where a tick should come soon
 
     Threads may share it.
@@ -39,15 +37,13 @@ class ShardGroup:
 
     def __init__(
         self,
-        volume: Volume,
+        volume: ShardVolume,
         shards: Sequence[Shard],
-        recoveries: Sequence[JournalRecovery],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.volume = volume
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
-        self.recoveries = tuple(recoveries)
         self._flush_lock = threading.Lock()
         self._pause_until = float("-inf")
 
@@ -162,8 +158,8 @@ class ShardGroup:
             _log.warning("housekeeping: %s", repr(error))
             self._pause_until = now + _PAUSE_SECONDS
 
-    def close(self) -> None:
-        """Flush everything and leave the volume marked clean, each journal with its end.
+    def end(self) -> tuple[JournalEnd, ...]:
+        """Take nothing more, flush everything; where each active journal ends, for the mark of a clean close.
 
         A shard that cannot flush, is poisoned, or was cut off in a roll forbids the mark: its error is raised,
         and the next opening recovers.
@@ -173,23 +169,32 @@ class ShardGroup:
         for shard in self.shards.values():
             shard.refuse(closed)
         self.flush()
+        ends = []
         with self._flush_lock:
+            for shard in self.shards.values():
+                journal = shard.journal
+                if journal is None:
+                    continue
+                if self.volume.extent(journal.extent.id).state != ACTIVE:
+                    # Cut off in a roll: the superblock is ahead of what is here, and recovery settles it.
+                    raise shard.broken or closed
+                # Behind the end of one that a batch was given up in lies what was written of that batch.
+                ends.append(JournalEnd(shard.number, journal.extent.id, journal.end, journal.given_up))
+        return tuple(ends)
 
-            def ended(superblock: Superblock) -> Superblock:
-                changed = []
-                for shard in self.shards.values():
-                    journal = shard.journal
-                    if journal is not None:
-                        extent = superblock.extent(journal.extent.id)
-                        if extent.state != ACTIVE:
-                            # Cut off in a roll: the superblock is ahead of what is here, and recovery settles it.
-                            raise shard.broken or closed
-                        # Behind the end of one that a batch was given up in lies what was written of that batch.
-                        state = CLOSED if journal.given_up else ACTIVE
-                        changed.append(replace(extent, state=state, end=journal.end))
-                return replace(superblock, clean=True).with_extents(*changed)
-
-            self.volume.publish(ended)
+    def figures(self) -> tuple[ShardFigures, ...]:
+        """Each shard in figures, in the order of their numbers."""
+        return tuple(
+            ShardFigures(
+                number,
+                shard.store.records,
+                shard.store.size.records,
+                shard.store.index.bytes,
+                None if shard.journal is None else shard.journal.extent.id,
+                None if shard.journal is None else shard.journal.position,
+            )
+            for number, shard in sorted(self.shards.items())
+        )
 
     def release(self) -> None:
         """Let go of the shards; whoever still calls gets ClosedError."""

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from siltstone.errors import DiskFullError
 from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE
 from siltstone.format.seal import End, seals_of
-from siltstone.format.superblock import ACTIVE, CLOSED, EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.format.superblock import ACTIVE, EMPTY, KIND_JOURNAL, Extent, Superblock
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
 from siltstone.journal.sealed import SealedJournal
 from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
-from siltstone.shard import space
+from siltstone.shard.changes import Reserve, Settle, Settled, TakeFresh, taken_by
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Buffer
+
     from siltstone.index.types import KeyTypes
     from siltstone.log_store.log_store import Others
-    from siltstone.volume.volume import Volume
+    from siltstone.log_store.mirror import MirrorSpace
+    from siltstone.volume.shard_volume import ShardVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,19 @@ class ReplayProgress:
     bytes_done: int
     bytes_total: int
     records: int
+
+
+class IndexPlace(NamedTuple):
+    """Where the index of a shard lies, when it is not in memory of this process alone.
+
+    :param size: its shape
+    :param memory: shared memory for it, zeroed
+    :param mirrors: shared memory for copies of journals, where the medium cannot be mapped
+    """
+
+    size: IndexSize
+    memory: Buffer
+    mirrors: MirrorSpace
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,8 @@ class OpenOptions:
     :param threads: shards that are recovered and replayed at the same time
     :param progress: called from time to time, from any thread, one call at a time
     :param others: gets, by shard, the entries of chunks in which some have no key
+    :param consumed: ids of the types without a key that somebody wants
+    :param place: where the index of a shard lies; None: in memory of this process
     """
 
     types: KeyTypes
@@ -65,6 +82,8 @@ class OpenOptions:
     threads: int = 2
     progress: Callable[[ReplayProgress], None] | None = None
     others: Callable[[int], Others | None] = field(default=lambda _shard: None)
+    consumed: frozenset[int] = frozenset()
+    place: Callable[[int], IndexPlace] | None = None
 
 
 @dataclass(slots=True)
@@ -79,22 +98,47 @@ class _Plan:
     copied: bool = False  # the fresh journal holds all that the recovered one did
 
 
-def open_shards(
-    volume: Volume, numbers: Sequence[int], options: OpenOptions, *, clean: bool
-) -> tuple[list[Shard], list[JournalRecovery]]:
-    """Recover, make way, replay: the shards, ready to be written, and what recovery found.
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Shards whose active journals have been recovered, nothing written yet; :func:`serve_shards` goes on from here.
 
-    `clean` is what the superblock said before this opening raised the epoch, which the caller has done.
+    :param recoveries: what was found in each journal that was active
+    """
+
+    plans: tuple[_Plan, ...]
+    recoveries: tuple[JournalRecovery, ...]
+
+
+def recover_shards(
+    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions, *, clean: bool
+) -> Recovered:
+    """Steps 1 to 6 for some shards; writes nothing.
+
+    `clean` is what the superblock said before this opening raised the epoch, which the caller has done. All
+    shards that are opened together, in whatever processes, go through this before any goes on to the next step.
     """
     plans, recoveries = _recover_all(volume, numbers, options, clean=clean)
     for plan in plans:
         plan.resume = clean and plan.recovered is not None
-    _make_way(volume, plans)
-    return _replay_all(volume, plans, options), recoveries
+    return Recovered(tuple(plans), tuple(recoveries))
+
+
+def serve_shards(volume: ShardVolume, recovered: Recovered, options: OpenOptions) -> list[Shard]:
+    """Step 7 and the replay: the shards, ready to be written."""
+    _make_way(volume, recovered.plans)
+    return _replay_all(volume, recovered.plans, options)
+
+
+def open_shards(
+    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions, *, clean: bool
+) -> tuple[list[Shard], tuple[JournalRecovery, ...]]:
+    """Recover, make way, replay: the shards, ready to be written, and what recovery found."""
+    recovered = recover_shards(volume, numbers, options, clean=clean)
+    return serve_shards(volume, recovered, options), recovered.recoveries
 
 
 def open_shards_read_only(
-    volume: Volume, numbers: Sequence[int], options: OpenOptions
+    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions
 ) -> tuple[list[LogStore], list[JournalRecovery]]:
     """Recover and replay without a write: the log stores as recovery finds them."""
     plans, recoveries = _recover_all(volume, numbers, options, clean=volume.superblock.clean)
@@ -114,19 +158,13 @@ def open_shards_read_only(
 
 
 def _recover_all(
-    volume: Volume, numbers: Sequence[int], options: OpenOptions, *, clean: bool
+    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions, *, clean: bool
 ) -> tuple[list[_Plan], list[JournalRecovery]]:
     superblock = volume.superblock
 
     def one(number: int) -> _Plan:
-        held = superblock.journals(number)
-        size = IndexSize.of(
-            options.index_memory,
-            superblock.shards,
-            sum(extent.length for extent in held) // options.key_entry_bytes,
-        )
-        plan = _Plan(number, LogStore(volume.backend, superblock.uuid, options.types, size))
-        for extent in held:
+        plan = _Plan(number, _log_store(volume, number, options))
+        for extent in superblock.journals(number):
             if extent.state == ACTIVE:
                 plan.recovered = recover(
                     volume.backend,
@@ -142,10 +180,24 @@ def _recover_all(
     return plans, [plan.recovered for plan in plans if plan.recovered is not None]
 
 
+def index_size(superblock: Superblock, number: int, options: OpenOptions) -> IndexSize:
+    """The shape of the index of one shard: for its budget, and at least for what its journals may hold."""
+    held = sum(extent.length for extent in superblock.journals(number))
+    return IndexSize.of(options.index_memory, superblock.shards, held // options.key_entry_bytes)
+
+
+def _log_store(volume: ShardVolume, number: int, options: OpenOptions) -> LogStore:
+    uuid, types = volume.superblock.uuid, options.types
+    if options.place is None:
+        return LogStore(volume.backend, uuid, types, index_size(volume.superblock, number, options))
+    place = options.place(number)
+    return LogStore(volume.backend, uuid, types, place.size, memory=place.memory, mirrors=place.mirrors)
+
+
 # ---- step 7
 
 
-def _make_way(volume: Volume, plans: list[_Plan]) -> None:
+def _make_way(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
     """Give each shard a journal to write to: two superblock writes for all shards together, or none."""
     _take_fresh(volume, plans)
     fresh = [plan.fresh for plan in plans if plan.fresh is not None]
@@ -159,11 +211,11 @@ def _make_way(volume: Volume, plans: list[_Plan]) -> None:
         if plan.copied and plan.fresh is not None:
             plan.fresh.end_flush()
     if any(not plan.resume for plan in plans):
-        volume.publish(lambda superblock: _settle(superblock, plans))
+        volume.publish(Settle(tuple(_settled(plan) for plan in plans if not plan.resume)))
         _restore_reserves(volume, plans)
 
 
-def _take_fresh(volume: Volume, plans: list[_Plan]) -> None:
+def _take_fresh(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
     """An empty journal for each shard that does not go on in its old one: a spare, the reserve, or new space."""
     chosen: dict[int, Extent] = {}
     wanting: list[int] = []
@@ -182,47 +234,35 @@ def _take_fresh(volume: Volume, plans: list[_Plan]) -> None:
         else:
             wanting.append(plan.number)
 
-    def change(superblock: Superblock, numbers: list[int], *, kept: bool) -> Superblock:
-        for number in numbers:
-            extent = allocator.reserve_of(superblock, number) if kept else None
-            if extent is None:
-                superblock, extent = allocator.take(superblock, space.first_size(superblock.erase_block))
-            superblock, chosen[number] = space.as_empty(superblock, extent, number)
-            if not kept:
-                superblock = space.with_reserve(superblock, number)
-        return superblock
-
     if wanting:
         new = not volume.superblock.journals()
         try:
             # A store that holds nothing yet gets its journals and its reserves in one go.
-            volume.publish(lambda superblock: change(superblock, wanting, kept=not new), optional=not new)
+            superblock = volume.publish(TakeFresh(tuple(wanting), kept=not new), optional=not new)
+            chosen |= {number: taken_by(superblock, number) for number in wanting}
         except DiskFullError:
             if new or volume.poisoned:
                 raise
-            _take_singly(volume, wanting, chosen, change)
+            _take_singly(volume, wanting, chosen)
     for plan in plans:
         if plan.number in chosen:
             extent = chosen[plan.number]
             plan.fresh = SealedJournal(plan.store.add(extent), volume.superblock.uuid, extent, volume.flush)
 
 
-def _take_singly(
-    volume: Volume, wanting: list[int], chosen: dict[int, Extent], change: Callable[..., Superblock]
-) -> None:
+def _take_singly(volume: ShardVolume, wanting: list[int], chosen: dict[int, Extent]) -> None:
     """Space is short: shard by shard, so that each that can have a fresh journal gets one."""
     for number in wanting:
-        chosen.pop(number, None)
-    for number in wanting:
         try:
-            volume.publish(partial(change, numbers=[number], kept=True), optional=True)
+            superblock = volume.publish(TakeFresh((number,), kept=True), optional=True)
         except DiskFullError:
-            chosen.pop(number, None)
             if volume.poisoned:
                 raise
+        else:
+            chosen[number] = taken_by(superblock, number)
 
 
-def _copy_small(volume: Volume, plan: _Plan) -> None:
+def _copy_small(volume: ShardVolume, plan: _Plan) -> None:
     """Copy what was recovered into the fresh journal where it fills at most half of it, so that a store that
     crashes in a loop does not eat its space."""
     if plan.fresh is None or plan.recovered is None or plan.recovered.end.position == (0, 0):
@@ -247,41 +287,24 @@ def bodies(clusters: memoryview, last_used: int) -> np.ndarray[tuple[int], np.dt
     return np.frombuffer(b"".join(pieces), np.uint8)
 
 
-def _settle(superblock: Superblock, plans: list[_Plan]) -> Superblock:
-    """The superblock after step 7: recovered journals closed, freed or recycled, fresh ones active."""
-    for plan in plans:
-        if plan.resume:
-            continue
-        found = plan.recovered
-        if plan.fresh is not None:
-            extent = superblock.extent(plan.fresh.extent.id)
-            order = space.next_order(superblock, plan.number)
-            superblock = superblock.with_extents(replace(extent, state=ACTIVE, order=order))
-        if found is None:
-            continue
-        if found.end.position == (0, 0) or plan.copied:
-            superblock = _free(superblock, found.journal, plan.number)
-        else:
-            extent = superblock.extent(found.journal)
-            superblock = superblock.with_extents(replace(extent, state=CLOSED, end=found.end))
-    return superblock
+def _settled(plan: _Plan) -> Settled:
+    """What becomes of the shard's journals: the recovered one closed, freed or recycled, the fresh one active."""
+    found = plan.recovered
+    return Settled(
+        plan.number,
+        None if plan.fresh is None else plan.fresh.extent.id,
+        None if found is None else found.journal,
+        None if found is None else found.end,
+        plan.copied or (found is not None and found.end.position == (0, 0)),
+    )
 
 
-def _free(superblock: Superblock, number: int, shard: int) -> Superblock:
-    """Give a journal's extent back, as the shard's reserve where it has none and the size is right."""
-    extent = superblock.extent(number)
-    size = space.first_size(superblock.erase_block)
-    if allocator.reserve_of(superblock, shard) is None and extent.length == size:
-        return allocator.reserve(superblock, number, shard)
-    return allocator.give(superblock, number)
-
-
-def _restore_reserves(volume: Volume, plans: list[_Plan]) -> None:
+def _restore_reserves(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
     """Give each shard that used its reserve another one, if there is space."""
     for plan in plans:
         if allocator.reserve_of(volume.superblock, plan.number) is None:
             try:
-                volume.publish(partial(space.with_reserve, shard=plan.number), optional=True)
+                volume.publish(Reserve(plan.number), optional=True)
             except DiskFullError:
                 if volume.poisoned:
                     raise
@@ -312,7 +335,7 @@ class _Meter:
             self._callback(ReplayProgress(min(self._bytes, self._total), self._total, self._records))
 
 
-def _replay_all(volume: Volume, plans: list[_Plan], options: OpenOptions) -> list[Shard]:
+def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOptions) -> list[Shard]:
     superblock = volume.superblock
     meter = _Meter(superblock, options)
 
@@ -341,12 +364,12 @@ def _replay_all(volume: Volume, plans: list[_Plan], options: OpenOptions) -> lis
     return shards
 
 
-def _resumed(volume: Volume, store: LogStore, extent: Extent, end: End, tail: bytes) -> SealedJournal:
+def _resumed(volume: ShardVolume, store: LogStore, extent: Extent, end: End, tail: bytes) -> SealedJournal:
     target = store.target(extent)
     return SealedJournal(target, volume.superblock.uuid, extent, volume.flush, end=end, tail=tail)
 
 
-def _spare(volume: Volume, plan: _Plan) -> SealedJournal | None:
+def _spare(volume: ShardVolume, plan: _Plan) -> SealedJournal | None:
     """An empty journal that an earlier run made ready and never used; its slots are written anew, not flushed."""
     if not plan.store.has_room_for_journal():
         return None

@@ -6,7 +6,6 @@ The lock order is: the group's flush lock, then a shard's lock, then the volume'
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,18 +20,17 @@ from siltstone.errors import (
 )
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX, SLOT_CLUSTERS, TYPE_DELETE
 from siltstone.format.kernels import measure_stream
-from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.journal.sealed import SealedJournal, log_clusters
 from siltstone.shard import space
-from siltstone.volume import allocator
+from siltstone.shard.changes import Give, Roll, TakeEmpty, taken_by
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from siltstone.format.seal import End
-    from siltstone.format.superblock import Extent, Superblock
+    from siltstone.format.superblock import Extent
     from siltstone.log_store.log_store import LogStore
-    from siltstone.volume.volume import Volume
+    from siltstone.volume.shard_volume import ShardVolume
 
 #: seconds without an append after which a flushed tail is written once more
 IDLE_SECONDS = 1.0
@@ -47,7 +45,9 @@ class Shard:
     :param journal: the active one, or None where there was no space for a fresh one
     """
 
-    def __init__(self, number: int, volume: Volume, store: LogStore, journal: SealedJournal | None) -> None:
+    def __init__(
+        self, number: int, volume: ShardVolume, store: LogStore, journal: SealedJournal | None
+    ) -> None:
         self.number = number
         self.volume = volume
         self.store = store
@@ -131,6 +131,16 @@ class Shard:
             raise JournalFullError(f"shard {self.number} has no active journal", needed=0, room=0)
         return self.journal
 
+    @property
+    def room(self) -> int:
+        """Bytes of entries that surely can be appended without more space: in the active journal, or the spare."""
+        if self.broken is not None or self.journal is None or self.journal.poison is not None:
+            return 0
+        room = 0 if self.journal.given_up else self.journal.room
+        spare = self.spare
+        # All that is on its way may go to the next journal, but it does not pour into both.
+        return room if spare is None or spare.poison is not None else max(room, spare.room)
+
     # ---- flushing, in three steps so that one flush of the medium serves many shards
 
     def begin_flush(self, *, note: bool = False) -> bool:
@@ -198,12 +208,24 @@ class Shard:
             best = least if self.journal is None else min(2 * self.journal.extent.length, JOURNAL_SIZE_MAX)
             if self.spare is not None:
                 self._drop_spare(self.spare.extent)
-            extent = space.take_empty(self.volume, self.number, max(best, least), least)
+            extent = self._take_empty(max(best, least), least)
             try:
                 self.spare = self._prepared(extent)
             except BaseException:
                 self._drop_spare(extent)
                 raise
+
+    def _take_empty(self, size: int, least: int) -> Extent:
+        """Take an extent of `size` bytes, or down to `least` where space is short, as an empty journal; durable."""
+        while True:
+            try:
+                superblock = self.volume.publish(TakeEmpty(self.number, size), optional=True)
+            except DiskFullError:
+                if size == least or self.volume.poisoned:
+                    raise
+                size = max(size // 2, least)
+            else:
+                return taken_by(superblock, self.number)
 
     def _prepared(self, extent: Extent) -> SealedJournal:
         target = self.store.add(extent)
@@ -217,7 +239,7 @@ class Shard:
         self.spare = None
         self.store.remove(extent)
         if self.volume.poisoned is None:
-            self.volume.publish(lambda superblock: allocator.give(superblock, extent.id))
+            self.volume.publish(Give(self.number, extent.id))
 
     def roll(self, stream: NDArray[np.uint8]) -> None:
         """Close the active journal and let the next one take the writes, if `stream` really does not fit.
@@ -274,7 +296,14 @@ class Shard:
         # Nothing may be put to the old journal once the superblock closes it, wherever this is stopped.
         before, self.broken = self.broken, self._interrupted("while it rolled")
         try:
-            self.volume.publish(lambda superblock: _rolled(superblock, old, end, fresh))
+            self.volume.publish(
+                Roll(
+                    self.number,
+                    None if old is None else old.extent.id,
+                    end,
+                    None if fresh is None else fresh.extent.id,
+                )
+            )
         except SiltstoneError:
             # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
             if old is not None and self.volume.poisoned is not None:
@@ -296,19 +325,6 @@ class Shard:
             if old is None:
                 return
             self._publish_roll(old, self._flush_for_roll(old), None)
-
-
-def _rolled(
-    superblock: Superblock, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None
-) -> Superblock:
-    """The superblock in which `old` is closed at `end` and `fresh` is active behind it."""
-    changed = []
-    if old is not None:
-        changed.append(replace(superblock.extent(old.extent.id), state=CLOSED, end=end))
-    if fresh is not None:
-        extent = superblock.extent(fresh.extent.id)
-        changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, extent.shard)))
-    return superblock.with_extents(*changed)
 
 
 def delete_stream(kind: int, keys: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,17 +1,12 @@
-"""Takes and gives extents for a shard's journals, one superblock write at a time."""
+"""How extents become a shard's journals and its reserve: pure changes of a superblock, no I/O."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from siltstone.errors import DiskFullError
 from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST
 from siltstone.format.superblock import EMPTY, KIND_JOURNAL, Extent, Superblock
 from siltstone.volume import allocator
-
-if TYPE_CHECKING:
-    from siltstone.volume.volume import Volume
 
 
 def first_size(erase_block: int) -> int:
@@ -30,33 +25,6 @@ def as_empty(superblock: Superblock, extent: Extent, shard: int) -> tuple[Superb
         extent, kind=KIND_JOURNAL, shard=shard, state=EMPTY, generation=superblock.sequence, end=None, order=0
     )
     return superblock.with_extents(empty), empty
-
-
-def take_empty(volume: Volume, shard: int, size: int, least: int) -> Extent:
-    """Take an extent of `size` bytes, or down to `least` where space is short, as an empty journal; durable.
-
-    DiskFullError where not even that is there.
-    """
-    while True:
-        try:
-            return _take_once(volume, shard, size)
-        except DiskFullError:
-            if size == least or volume.poisoned:
-                raise
-            size = max(size // 2, least)
-
-
-def _take_once(volume: Volume, shard: int, size: int) -> Extent:
-    taken: list[Extent] = []
-
-    def change(superblock: Superblock) -> Superblock:
-        superblock, extent = allocator.take(superblock, size)
-        superblock, empty = as_empty(superblock, extent, shard)
-        taken.append(empty)
-        return superblock
-
-    volume.publish(change, optional=True)
-    return taken[-1]
 
 
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:

@@ -8,13 +8,28 @@ refuses to touch what is not ours. Third parties subclass :class:`Backend`, regi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What another process needs to open a medium under the lock of the process that has it.
+
+    :param descriptors: open descriptors that the other process inherits, under the same numbers; one of them
+        carries the lock, which so lasts until every process that can write is gone
+    :param facts: whatever else the backend wants to tell itself; text, bytes, whole numbers, booleans
+    """
+
+    descriptors: tuple[int, ...]
+    facts: Mapping[str, str | bytes | int | bool] = field(default_factory=dict, hash=False)
 
 
 class Backend(ABC):
@@ -101,6 +116,19 @@ class Backend(ABC):
         Where this is None the engine keeps a copy of its journals in memory.
         """
         return None
+
+    def hand_over(self) -> Handover | None:
+        """Return what a worker process needs to open this medium too; None where only this process can.
+
+        The backend stays open here, and keeps the descriptors. The worker gets them by inheritance and calls
+        `BackendType.attach`. From here on :meth:`close` leaves the lock to those who inherited it, unless
+        :meth:`reclaim` was called.
+        """
+        return None
+
+    def reclaim(self) -> None:
+        """Every process that got a :meth:`hand_over` is gone: closing gives up the lock again."""
+        return
 
     @abstractmethod
     def close(self) -> None:

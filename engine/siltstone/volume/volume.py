@@ -24,7 +24,7 @@ from siltstone.volume.ports import Ports
 from siltstone.volume.slots import erase_slots, read_superblock, write_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from siltstone.format.superblock import Extent, RecordedType
     from siltstone.volume.backend import Backend
@@ -171,15 +171,18 @@ class Volume:
                 except SiltstoneError:
                     _log.debug("a discard failed; it is only a hint", exc_info=True)
 
-    def begin_epoch(self) -> Superblock:
-        """Open for writing: raise the epoch, clear `clean`, give each empty journal a new life; durable."""
+    def begin_epoch(self, shards: Collection[int] | None = None) -> Superblock:
+        """Open for writing: raise the epoch, clear `clean`, give each empty journal a new life; durable.
+
+        :param shards: those that are opened; None: all
+        """
 
         def change(superblock: Superblock) -> Superblock:
             superblock = replace(superblock, epoch=superblock.epoch + 1, clean=False)
             fresh = [
                 replace(extent, generation=superblock.sequence)
                 for extent in superblock.extents
-                if extent.state == EMPTY
+                if extent.state == EMPTY and (shards is None or extent.shard in shards)
             ]
             return superblock.with_extents(*fresh)
 

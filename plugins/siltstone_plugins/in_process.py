@@ -1,0 +1,99 @@
+"""Shard host ``in_process``: the shards in the process that opens the store, and a thread that keeps house."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+
+from siltstone.errors import ClosedError
+from siltstone.index.lookup import Reader
+from siltstone.plugin import hookimpl
+from siltstone.plugin.hosting import IN_PROCESS, Hosting, ShardFigures, ShardHost, ShardHostType
+from siltstone.shard.changes import CleanClose
+from siltstone.shard.group import ShardGroup
+from siltstone.shard.opening import open_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: seconds between looks at what is due
+_TICK_SECONDS: Final = 0.25
+
+
+class InProcessHost(ShardHost):
+    """See :class:`siltstone.plugin.hosting.ShardHost`; `group` holds the shards."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        self._volume = hosting.volume
+        numbers = range(hosting.volume.superblock.shards)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        shards, recoveries = open_shards(hosting.volume, numbers, hosting.opening, clean=hosting.clean)
+        self.recoveries = recoveries
+        self.group = ShardGroup(hosting.volume, shards, self._wake.set)
+        self._reader: Reader | None = Reader([shard.store.index for shard in shards])
+        self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
+        self._keeper.start()
+
+    @property
+    def reader(self) -> Reader:
+        """Looks up keys; a lookup that runs while the store closes finishes on what it holds."""
+        reader = self._reader
+        if reader is None:
+            raise ClosedError(f"{self._volume.backend.url}: the store is closed", what="store")
+        return reader
+
+    def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
+        self.group.append(streams)
+
+    def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return self.group.delete(shard, kind, keys)
+
+    def flush(self) -> None:
+        self.group.flush()
+
+    def records(self) -> int:
+        return sum(shard.store.records for shard in self.group.shards.values())
+
+    def figures(self) -> tuple[ShardFigures, ...]:
+        return self.group.figures()
+
+    # ---- life
+
+    def _keep_house(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(_TICK_SECONDS)
+            self._wake.clear()
+            if not self._stop.is_set():
+                self.group.tick()
+
+    def end_housekeeping(self) -> None:
+        """Let the thread that keeps house end."""
+        self._stop.set()
+        self._wake.set()
+        self._keeper.join()
+
+    def close(self) -> None:
+        try:
+            self.end_housekeeping()
+            self._volume.publish(CleanClose(self.group.end()))
+        finally:
+            self._release()
+
+    def abandon(self) -> None:
+        self.end_housekeeping()
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of the shards, and with the last lookup that runs of the maps of their journals."""
+        self._reader = None
+        self.group.release()
+
+
+@hookimpl
+def siltstone_shard_hosts() -> Iterable[ShardHostType]:
+    """Yield the host for ``workers = 0``."""
+    yield ShardHostType(name=IN_PROCESS, open=InProcessHost)

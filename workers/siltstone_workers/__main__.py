@@ -1,0 +1,98 @@
+"""``python -m siltstone_workers READ WRITE PARENT``: a worker, started by a core that it talks to through two pipes."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from typing import Final
+
+from siltstone.errors import SiltstoneError
+from siltstone_workers.channel import Channel, ChannelClosedError, Message
+from siltstone_workers.config import WorkerConfig
+from siltstone_workers.errors import ProtocolError, error_to_wire
+from siltstone_workers.inbox import Inbox
+from siltstone_workers.messages import PROTOCOL_VERSION, Kind, expect
+from siltstone_workers.worker import Worker
+
+_PR_SET_PDEATHSIG: Final = 1
+#: the core is gone, or says that it is enough
+_OVER: Final = 0
+_FAILED: Final = 1
+_USAGE: Final = 2
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when the core ends, also where it could not notice: stuck, or stopped."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have ended before.
+    if os.getppid() != parent:
+        os._exit(_OVER)
+
+
+def greet(message: Message | None) -> WorkerConfig:
+    """The configuration in the core's greeting; ProtocolError where it speaks another version."""
+    if message is None or message.fields[0] != Kind.HELLO:
+        raise ProtocolError("a core greets first", rule="order of messages", value=None)
+    (version,) = expect(message.fields, int)
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"the core speaks version {version} of the protocol, this worker {PROTOCOL_VERSION}",
+            rule="version",
+            value=version,
+        )
+    return WorkerConfig.from_bulk(message.bulk)
+
+
+def run(channel: Channel) -> int:
+    """Be a worker until the core has had enough or is gone; the exit code."""
+    try:
+        config = greet(channel.receive())
+        os.nice(config.niceness)
+        if config.affinity is not None:
+            os.sched_setaffinity(0, config.affinity)
+        inbox = Inbox(channel)
+        worker = Worker(config, channel, inbox)
+        channel.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), None])
+        worker.run()
+    except ChannelClosedError:
+        return _OVER
+    except (SiltstoneError, OSError) as error:
+        return tell(channel, error)
+    except Exception as error:
+        logging.getLogger(__name__).exception("worker")
+        return tell(channel, error)
+    return _OVER
+
+
+def tell(channel: Channel, error: BaseException) -> int:
+    """Say why this worker ends, to whoever still listens."""
+    try:
+        channel.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), error_to_wire(error)])
+    except (ChannelClosedError, OSError, ValueError):
+        return _OVER
+    return _FAILED
+
+
+def main(arguments: list[str]) -> int:
+    """Check what is there, and be a worker."""
+    try:
+        reading, writing, parent = map(int, arguments)
+        os.fstat(reading), os.fstat(writing)
+    except (ValueError, OSError):
+        sys.stderr.write(
+            "siltstone_workers: a worker is started by a core, with its pipes; see `siltstone --help`\n"
+        )
+        return _USAGE
+    logging.basicConfig(format="siltstone worker %(process)d: %(levelname)s: %(message)s")
+    die_with(parent)
+    return run(Channel(reading, writing))
+
+
+if __name__ == "__main__":
+    # Without the interpreter's end: threads may hang in the medium, and there is nothing to tidy.
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,263 @@
+"""One end of a pair of pipes: sends and receives whole messages."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from siltstone_workers.errors import ProtocolError
+from siltstone_workers.frames import (
+    BULK_HEAD_SIZE,
+    DROP,
+    FRAME_MIN,
+    MESSAGE_MAX,
+    PART,
+    PREFIX_SIZE,
+    Assembler,
+    encode_frame,
+    frame_length,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+__all__ = ["Channel", "ChannelClosedError", "Message", "SilentError", "frame_limit", "make_pipe"]
+
+#: what a pipe is asked to hold [bytes]
+_PIPE_SIZE: Final = 1024 * 1024
+_BUFFER_SIZE: Final = 64 * 1024
+_IOV_MAX: Final = 512
+
+
+class ChannelClosedError(Exception):
+    """The other end is gone, or this one was closed."""
+
+
+class SilentError(Exception):
+    """The other end took nothing, or sent nothing, for as long as was waited."""
+
+
+class Message(NamedTuple):
+    """What came through: the message, its bulk, and the bytes of credit that it holds until it has been dealt with."""
+
+    fields: list[Any]
+    bulk: memoryview | None
+    size: int
+
+
+def make_pipe() -> tuple[int, int]:
+    """A pipe, as large as the system allows up to 1 MiB: (read end, write end), neither inherited."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    size = _PIPE_SIZE
+    while size > _BUFFER_SIZE:
+        try:
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, size)
+        except OSError:
+            # Beyond what this user's pipes may hold; half as much may still be within it.
+            size //= 2
+        else:
+            break
+    return reading, writing
+
+
+def pipe_size(descriptor: int) -> int:
+    """Bytes that a pipe holds."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+
+
+def frame_limit(descriptor: int) -> int:
+    """Bytes that the body of one frame may have on this pipe: a quarter of it, so that some are under way at once."""
+    return max(FRAME_MIN, pipe_size(descriptor) // 4)
+
+
+class Channel:
+    """One end: `reading` and `writing` are owned from now on. Any thread may send; one at a time may receive.
+
+    `limit` is how many bytes the body of a frame may have, both ways. `window` is how many bytes of counted
+    messages (:mod:`siltstone_workers.credit`) may be under way: half of the pipe, so that they never block in it,
+    and what is not counted, answers above all, has the other half.
+
+    :param silence: how long a write may find the pipe full before the other end counts as hung [seconds]; None:
+        for ever
+    """
+
+    def __init__(self, reading: int, writing: int, *, silence: float | None = None) -> None:
+        self._reading = reading
+        self._writing = writing
+        self._silence = silence
+        self.limit = min(frame_limit(reading), frame_limit(writing))
+        self.window = pipe_size(writing) // 2
+        os.set_blocking(writing, False)
+        self._send_lock = threading.Lock()
+        self._torn = False  # a frame was begun and not ended: nothing after it would be understood
+        self._in_parts = False
+        self._buffer = bytearray(_BUFFER_SIZE)
+        self._start = self._fill = 0
+        self._assembler = Assembler()
+        self._assembled = 0
+        self._closed = False
+
+    # ---- sending
+
+    def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> int:
+        """Write one message, in parts where its bulk is longer than a frame; the bytes that it took.
+
+        Returns when all of it is in the pipe. ChannelClosedError, SilentError: the other end is gone or hung, and
+        nothing more can be sent.
+        """
+        room = self.limit - MESSAGE_MAX - BULK_HEAD_SIZE
+        view = None if bulk is None else memoryview(bulk).cast("B")
+        size = 0
+        with self._send_lock:
+            if self._in_parts:
+                self._write(encode_frame([DROP]))
+                self._in_parts = False
+            if view is not None and len(view) > room:
+                self._in_parts = True
+                while len(view) > room:
+                    size += self._write(encode_frame([PART], view[:room]))
+                    view = view[room:]
+            size += self._write(encode_frame(list(fields), view))
+            self._in_parts = False
+        return size
+
+    def send_all(self, messages: Sequence[Sequence[Any]]) -> None:
+        """Write several short messages in one go."""
+        pieces = [piece for fields in messages for piece in encode_frame(list(fields))]
+        with self._send_lock:
+            for start in range(0, len(pieces), _IOV_MAX):
+                self._write(pieces[start : start + _IOV_MAX])
+
+    def _write(self, pieces: list[Buffer]) -> int:
+        if self._torn or self._closed:
+            raise ChannelClosedError("it is closed, or an earlier message was not sent whole")
+        size = sum(memoryview(piece).nbytes for piece in pieces)
+        self._torn = True
+        try:
+            done = self._put(pieces)
+            while done < size:
+                self._wait_writable()
+                rest = memoryview(b"".join(bytes(piece) for piece in pieces))[done:]
+                done += self._put([rest])
+        except BrokenPipeError as error:
+            raise ChannelClosedError("the other end is gone") from error
+        # Also an interrupt leaves it set: how much of the frame is in the pipe is then not known.
+        self._torn = False
+        return size
+
+    def _put(self, pieces: list[Buffer]) -> int:
+        try:
+            return os.writev(self._writing, pieces)
+        except BlockingIOError:
+            return 0
+
+    def _wait_writable(self) -> None:
+        poll = select.poll()
+        poll.register(self._writing, select.POLLOUT)
+        if not poll.poll(None if self._silence is None else self._silence * 1000):
+            raise SilentError(f"the pipe stayed full for {self._silence} s")
+
+    # ---- receiving
+
+    def receive(self, timeout: float | None = None) -> Message | None:
+        """The next whole message; None where none came within `timeout` seconds. One thread at a time.
+
+        ChannelClosedError at the end of the pipe; ProtocolError where it ends inside a frame, or breaks a rule.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            while self._fill - self._start < PREFIX_SIZE:
+                if not self._read_some(deadline):
+                    return None
+            length = frame_length(self._buffer[self._start : self._start + PREFIX_SIZE], self.limit)
+            body = self._take_body(length, deadline)
+            if body is None:
+                return None
+            taken = self._assembler.take(body)
+            self._assembled += PREFIX_SIZE + length
+            if taken is None:
+                continue
+            size, self._assembled = self._assembled, 0
+            return Message(*taken, size)
+
+    @property
+    def has_buffered(self) -> bool:
+        """Whether a whole frame has been read already: the next :meth:`receive` will not wait."""
+        have = self._fill - self._start
+        if have < PREFIX_SIZE:
+            return False
+        length = int.from_bytes(self._buffer[self._start : self._start + PREFIX_SIZE], "big")
+        return have >= PREFIX_SIZE + length
+
+    def _take_body(self, length: int, deadline: float | None) -> memoryview | None:
+        """The body behind the prefix, in memory of its own; None, with nothing taken, where the time was too short."""
+        while self._fill - self._start < min(PREFIX_SIZE + length, _BUFFER_SIZE):
+            if not self._read_some(deadline):
+                return None
+        start = self._start + PREFIX_SIZE
+        have = min(length, self._fill - start)
+        if have == length:
+            body = memoryview(bytes(memoryview(self._buffer)[start : start + length]))
+            self._start = start + length
+            return body
+        # A long one: what is here is copied, the rest is read to where it stays.
+        whole = bytearray(length)
+        view = memoryview(whole)
+        view[:have] = memoryview(self._buffer)[start : start + have]
+        self._start = self._fill = 0
+        while have < length:
+            self._wait_readable(deadline=None)
+            count = os.readv(self._reading, [view[have:]])
+            if count == 0:
+                raise ProtocolError(
+                    f"the pipe ended {length - have} bytes before the end of a frame",
+                    rule="whole frames",
+                    value=have,
+                )
+            have += count
+        return view
+
+    def _read_some(self, deadline: float | None) -> bool:
+        """Read what there is into the buffer; False where nothing came in time."""
+        if self._start:
+            left = self._fill - self._start
+            self._buffer[:left] = self._buffer[self._start : self._fill]
+            self._start, self._fill = 0, left
+        if not self._wait_readable(deadline):
+            return False
+        count = os.readv(self._reading, [memoryview(self._buffer)[self._fill :]])
+        if count == 0:
+            if self._fill:
+                raise ProtocolError(
+                    f"the pipe ended {self._fill} bytes into a frame", rule="whole frames", value=self._fill
+                )
+            raise ChannelClosedError("the other end is gone")
+        self._fill += count
+        return True
+
+    def _wait_readable(self, deadline: float | None) -> bool:
+        if deadline is None:
+            return True  # the read itself waits
+        poll = select.poll()
+        poll.register(self._reading, select.POLLIN)
+        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when something comes."""
+        return self._reading
+
+    def close(self) -> None:
+        """Close both pipes, once no send is under way; closing twice is allowed."""
+        with self._send_lock:
+            if not self._closed:
+                self._closed = True
+                for descriptor in (self._reading, self._writing):
+                    with suppress(OSError):
+                        os.close(descriptor)

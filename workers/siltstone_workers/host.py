@@ -1,0 +1,367 @@
+"""Shard host ``worker_processes``: the shards in processes of their own, and this process their core."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from siltstone.errors import (
+    ClosedError,
+    ShardAwayError,
+    SiltstoneError,
+    StateError,
+)
+from siltstone.index.lookup import Reader
+from siltstone.index.view import AwayIndex
+from siltstone.plugin.hosting import Hosting, ShardHost, WorkerInfo
+from siltstone.shard.changes import CleanClose
+from siltstone.shard.opening import ReplayProgress
+from siltstone.shard.shard import check_batch
+from siltstone_workers.consuming import Consuming
+from siltstone_workers.frames import unpack_value
+from siltstone_workers.keeper import Keeper, State
+from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
+from siltstone_workers.place import WorkerPlace
+from siltstone_workers.publisher import Publisher
+from siltstone_workers.usage import with_usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from siltstone.index.mapped import MappedIndex
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.shard.changes import JournalEnd
+    from siltstone.shard.figures import ShardFigures
+    from siltstone_workers.process import Answer, WorkerProcess
+
+#: a batch of so many bytes of entries fits the largest journal, however they lie [bytes]
+_FITS_BYTES: Final = 32 << 20
+#: how long a lookup that met a writer in the middle of a change waits before it looks again [seconds]
+_STUCK_SECONDS: Final = 0.0005
+
+
+class ProcessHost(ShardHost):
+    """See :class:`siltstone.plugin.hosting.ShardHost`. Shard n is worker n modulo their number's.
+
+    What is put goes to its worker and is acknowledged at once, where it surely fits: until the worker has it,
+    lookups find it here. A flush asks every worker that was sent something since its last.
+    """
+
+    def __init__(self, hosting: Hosting) -> None:
+        self.volume = hosting.volume
+        self.deadline = float(hosting.worker.deadline)
+        self.recoveries: tuple[JournalRecovery, ...] = ()
+        self._url = hosting.volume.backend.url
+        self._shards = hosting.volume.superblock.shards
+        self._progress = hosting.opening.progress
+        self._consuming = Consuming(hosting.opening.others, self.deadline)
+        self._changed = threading.Condition(threading.RLock())
+        self._found: dict[Keeper, Sequence[JournalRecovery]] = {}
+        self._replays: dict[Keeper, tuple[int, int, int]] = {}
+        self._opening_error: SiltstoneError | None = None
+        self._opened = False
+        self._reader: Reader | None = None
+        self._losses = 0
+        self._loss: SiltstoneError | None = None
+        self._told = threading.local()
+        self._flush_lock = threading.Lock()
+        self._puts = self._flushed = 0
+        self._stuck_since: dict[int, tuple[float, float]] = {}
+        handover = hosting.volume.backend.hand_over()
+        if handover is None:
+            raise StateError(
+                f"{self._url}: this volume cannot be opened by worker processes; open with workers=0",
+                what=self._url,
+                state="not shared",
+            )
+        self.publisher = Publisher(hosting.volume)
+        self._away: MappedIndex = AwayIndex(hosting.opening.types, hosting.volume.superblock.uuid)
+        self._indexes: list[MappedIndex] = [self._away] * self._shards
+        self._keepers = [
+            Keeper(number, WorkerPlace(hosting, number, hosting.workers, handover), self)
+            for number in range(hosting.workers)
+        ]
+        try:
+            self._open()
+        except BaseException:
+            self._end(lambda keeper: keeper.kill())
+            raise
+
+    def _open(self) -> None:
+        for keeper in self._keepers:
+            keeper.start()
+        with self._changed:
+            while self._opening_error is None and not self._opened:
+                self._changed.wait()
+                self._consuming.check()
+            if self._opening_error is not None:
+                error = self._opening_error.to_keep()
+                raise error
+        self.recoveries = tuple(
+            sorted((found for each in self._found.values() for found in each), key=lambda found: found.shard)
+        )
+
+    # ---- what keepers tell
+
+    def has_recovered(self, keeper: Keeper, found: Sequence[JournalRecovery]) -> None:
+        """Hold a worker until all have recovered: only then does any make way for new writes."""
+        with self._changed:
+            if self._opened:
+                return
+            self._found[keeper] = found
+            self._changed.notify_all()
+            while len(self._found) < len(self._keepers) and self._opening_error is None:
+                self._changed.wait()
+            if self._opening_error is not None:
+                raise ClosedError("another worker could not recover its shards", what="store")
+
+    def serves(self, keeper: Keeper) -> None:
+        """Let readers look into the indexes of a worker."""
+        views = keeper.place.views()
+        with self._changed:
+            for shard, view in views.items():
+                self._indexes[shard] = view
+            self._opened = self._opened or all(each.state is State.SERVING for each in self._keepers)
+            self._renew_reader()
+            self._changed.notify_all()
+
+    def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
+        """Keep readers out of the indexes of a worker that ended."""
+        with self._changed:
+            for shard in keeper.shards:
+                self._indexes[shard] = self._away
+            if not self._opened and self._opening_error is None:
+                self._opening_error = error.to_keep()
+            self._renew_reader()
+            self._changed.notify_all()
+
+    def _renew_reader(self) -> None:
+        if self._opened:
+            ledgers = {shard: each for keeper in self._keepers for shard, each in keeper.ledgers.items()}
+            pending = [ledgers[shard].pending if shard in ledgers else None for shard in range(self._shards)]
+            self._reader = Reader(self._indexes, pending, self._stuck)
+
+    def lost(self, error: SiltstoneError) -> None:
+        """Remember that something put may be lost, for the next flush of every thread."""
+        with self._changed:
+            self._losses += 1
+            self._loss = error.to_keep()
+
+    def consume(self, shard: int, entries: memoryview) -> None:
+        """Hand entries without a key to their consumers."""
+        self._consuming.take(shard, entries)
+
+    def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
+        """Add up how far the replays are, for whoever asked."""
+        if self._progress is None or self._opened:
+            return
+        with self._changed:
+            self._replays[keeper] = size, total, records
+            sums = [sum(each) for each in zip(*self._replays.values(), strict=True)]
+            self._progress(ReplayProgress(*sums))
+
+    # ---- reading
+
+    @property
+    def reader(self) -> Reader:
+        reader = self._reader
+        if reader is None:
+            raise ClosedError(f"{self._url}: the store is closed", what="store")
+        return reader
+
+    def _stuck(self, shard: int) -> None:
+        """A lookup met a change that goes on for long: look again, unless the shard is away or its worker hangs."""
+        keeper = self._keeper(shard)
+        process = keeper.serving(shard)
+        now = time.monotonic()
+        since, last = self._stuck_since.get(shard, (now, now))
+        # Not the same change where nobody was stuck for a while.
+        since = since if now - last < 1.0 else now
+        self._stuck_since[shard] = since, now
+        if now - since > self.deadline:
+            process.kill(f"it left its index in the middle of a change for {self.deadline:g} s")
+            raise ShardAwayError(
+                f"shard {shard}: worker {keeper.number} hangs and is being replaced; nothing was done",
+                shard=shard,
+                worker=keeper.number,
+            )
+        time.sleep(_STUCK_SECONDS)
+
+    def _keeper(self, shard: int) -> Keeper:
+        return self._keepers[shard % len(self._keepers)]
+
+    # ---- writing
+
+    def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
+        self.volume.check_process()
+        for stream, _records in streams.values():
+            if len(stream) > _FITS_BYTES:
+                check_batch(stream)
+        waiting: list[tuple[WorkerProcess, Answer]] = []
+        errors: list[SiltstoneError] = []
+        try:
+            for shard, (stream, records) in streams.items():
+                keeper = self._keeper(shard)
+                process = keeper.serving(shard)
+                answer = process.append(keeper.ledgers[shard], stream, records)
+                if answer is not None:
+                    waiting.append((process, answer))
+        finally:
+            self._puts += 1
+            for process, answer in waiting:
+                try:
+                    process.result(answer, Kind.APPEND)
+                except SiltstoneError as error:
+                    errors.append(error)
+        if errors:
+            raise errors.pop(0)
+
+    def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        self.volume.check_process()
+        keeper = self._keeper(shard)
+        process = keeper.serving(shard)
+        try:
+            found = process.result(process.delete(shard, kind, keys), Kind.DELETE)
+        finally:
+            self._puts += 1
+        return (
+            np.zeros(len(keys), np.bool_) if found is None else np.frombuffer(found, np.uint8).view(np.bool_)
+        )
+
+    @property
+    def losses(self) -> int:
+        return self._losses
+
+    def flush(self) -> None:
+        self.volume.check_process()
+        wanted = self._puts
+        with self._flush_lock:
+            # Callers that wait here together are served by the flush of the first that comes in.
+            if self._flushed < wanted:
+                self._flush()
+        self._tell_losses()
+
+    def _flush(self) -> None:
+        covered = self._puts
+        asked: list[tuple[WorkerProcess, int, Answer]] = []
+        errors: list[SiltstoneError] = []
+        for keeper in self._keepers:
+            process = keeper.process
+            if process is None or keeper.state is not State.SERVING:
+                continue  # what it had not flushed counts as lost, and is told as that
+            sent = process.sent
+            if sent > process.flushed:
+                try:
+                    asked.append((process, sent, process.ask(Kind.FLUSH)))
+                except SiltstoneError as error:
+                    errors.append(error)
+        for process, sent, answer in asked:
+            try:
+                process.result(answer, Kind.FLUSH)
+                process.flushed = max(process.flushed, sent)
+            except SiltstoneError as error:
+                errors.append(error)
+        if errors:
+            # Out of the list, which this frame holds: the error's traceback holds this frame.
+            raise errors.pop(0)
+        self._flushed = covered
+
+    def _tell_losses(self) -> None:
+        """Raise, once for each thread, what may have been lost since it flushed last."""
+        losses, loss = self._losses, self._loss
+        if loss is not None and getattr(self._told, "losses", 0) < losses:
+            self._told.losses = losses
+            raise loss.to_keep()
+
+    # ---- facts
+
+    def records(self) -> int:
+        return sum(each.records for each in self.figures())
+
+    def figures(self) -> tuple[ShardFigures, ...]:
+        found: list[ShardFigures] = []
+        asked = []
+        for keeper in self._keepers:
+            process = keeper.serving(keeper.shards[0])
+            asked.append((process, process.ask(Kind.FIGURES)))
+        for process, answer in asked:
+            found += figures_from_wire(unpack_value(process.result(answer, Kind.FIGURES)))
+        return tuple(sorted(found, key=lambda each: each.shard))
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        return tuple(
+            with_usage(
+                WorkerInfo(
+                    number=keeper.number,
+                    pid=None if keeper.process is None else keeper.process.pid,
+                    state=keeper.state.value,
+                    shards=keeper.shards,
+                    restarts=keeper.restarts,
+                    queued_bytes=sum(ledger.queued_bytes for ledger in keeper.ledgers.values()),
+                    last_error=keeper.last_error,
+                )
+            )
+            for keeper in self._keepers
+        )
+
+    # ---- life
+
+    def close(self) -> None:
+        ends: list[JournalEnd] = []
+        errors: list[SiltstoneError] = []
+        asked: list[tuple[WorkerProcess, Answer]] = []
+        try:
+            for keeper in self._keepers:
+                try:
+                    process = self._settled(keeper)
+                    asked.append((process, process.ask(Kind.END)))
+                except SiltstoneError as error:
+                    errors.append(error)
+            for process, answer in asked:
+                try:
+                    ends += ends_from_wire(unpack_value(process.result(answer, Kind.END)))
+                    process.flushed = process.sent
+                except SiltstoneError as error:
+                    errors.append(error)
+            try:
+                self._tell_losses()
+            except SiltstoneError as error:
+                errors.append(error)
+            if not errors:
+                self.volume.publish(CleanClose(tuple(ends)))
+        finally:
+            self._end(lambda keeper: keeper.close(self.deadline))
+        if errors:
+            raise errors.pop(0)
+
+    def _settled(self, keeper: Keeper) -> WorkerProcess:
+        """The process of a worker, once it serves again; its error where it does not within the deadline."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: keeper.state in (State.SERVING, State.STOPPED), timeout=self.deadline
+            )
+        return keeper.serving(keeper.shards[0])
+
+    def abandon(self) -> None:
+        self._end(lambda keeper: keeper.kill())
+
+    def _end(self, end: Callable[[Keeper], bool]) -> None:
+        """End all workers; the volume's lock is given up only when the kernel has let all of them go."""
+        self._reader = None
+        with self._changed:
+            self._opening_error = self._opening_error or ClosedError("the store is closed", what="store")
+            self._changed.notify_all()
+        gone = True
+        for keeper in self._keepers:
+            gone = end(keeper) and gone
+        self.publisher.close()
+        for keeper in self._keepers:
+            keeper.place.release()
+        self._indexes = []
+        if gone:
+            self.volume.backend.reclaim()

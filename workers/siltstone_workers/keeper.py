@@ -1,0 +1,318 @@
+"""Keeps one worker running: starts it, listens to it, notices its end, starts it again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
+from siltstone.format.superblock import encode_slot
+from siltstone_workers.channel import ChannelClosedError
+from siltstone_workers.errors import ProtocolError, error_from_wire
+from siltstone_workers.frames import unpack_value
+from siltstone_workers.messages import (
+    PROTOCOL_VERSION,
+    Kind,
+    expect,
+    progress_from_wire,
+    recoveries_from_wire,
+)
+from siltstone_workers.process import WorkerProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.volume.volume import Volume
+    from siltstone_workers.channel import Message
+    from siltstone_workers.ledger import Ledger
+    from siltstone_workers.place import WorkerPlace
+    from siltstone_workers.publisher import Publisher
+
+_log = logging.getLogger(__name__)
+#: ends in a row, with nothing answered between them, after which a worker is not started again
+DEATHS_MAX: Final = 3
+#: pauses before it is started again, one after each end in a row [seconds]
+_PAUSES: Final = (0.0, 0.2, 1.0)
+#: how long the kernel may take to end a process that was killed [seconds]
+_END_SECONDS: Final = 5.0
+
+
+class State(Enum):
+    """What a worker is, as `WorkerInfo.state` has it."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    AWAY = "away"
+    STOPPED = "stopped"
+
+
+class Household(Protocol):
+    """What a keeper needs of the host that it works for."""
+
+    volume: Volume
+    publisher: Publisher
+    deadline: float
+
+    def has_recovered(self, keeper: Keeper, found: Sequence[JournalRecovery]) -> None:
+        """A worker has recovered its shards; returns when all have, at the opening of the store."""
+
+    def serves(self, keeper: Keeper) -> None:
+        """A worker serves its shards from here on."""
+
+    def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
+        """A worker has ended, for this reason."""
+
+    def lost(self, error: SiltstoneError) -> None:
+        """Something that was put may be lost, for this reason."""
+
+    def consume(self, shard: int, entries: memoryview) -> None:
+        """Entries without a key were met in a replay."""
+
+    def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
+        """How far the replay of a worker is."""
+
+
+class Keeper:
+    """One worker's place: the process that has it now, and the thread that keeps it.
+
+    The kernel ends a worker with the thread that started it, so this thread lives as long as the worker may.
+
+    :param number: which worker
+    :param place: what its processes are given: shards, shared memory, configuration
+    """
+
+    def __init__(self, number: int, place: WorkerPlace, household: Household) -> None:
+        self.number = number
+        self.place = place
+        self.shards: tuple[int, ...] = place.shards
+        self.state = State.STARTING
+        self.restarts = 0
+        self.last_error = ""
+        self.process: WorkerProcess | None = None
+        self.ledgers: dict[int, Ledger] = {}
+        #: whether the kernel has let every process of this place go
+        self.is_gone = True
+        self._household = household
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"siltstone-worker-{number}", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the household hears of the rest."""
+        self._thread.start()
+
+    def serving(self, shard: int) -> WorkerProcess:
+        """The process that serves a shard now; ShardAwayError or ShardStoppedError where none does."""
+        process = self.process
+        if self.state is State.SERVING and process is not None:
+            return process
+        raise self.away(shard)
+
+    def away(self, shard: int) -> SiltstoneError:
+        """Why a shard is not served now."""
+        if self._closing.is_set():
+            return ClosedError("the store is closed", what="store")
+        if self.state is State.STOPPED:
+            return ShardStoppedError(
+                f"shard {shard}: worker {self.number} ended {DEATHS_MAX} times in a row, the last time because"
+                f" {self.last_error}; it is not started again: open the store anew",
+                shard=shard,
+                worker=self.number,
+                cause=self.last_error,
+            )
+        return ShardAwayError(
+            f"shard {shard}: worker {self.number} has ended ({self.last_error}) and is being started again; nothing"
+            " was done",
+            shard=shard,
+            worker=self.number,
+        )
+
+    def close(self, patience: float) -> bool:
+        """End the worker, and the thread; False where the process could not be ended within `patience` seconds."""
+        self._closing.set()
+        process = self.process
+        if process is not None:
+            process.tell(Kind.EXIT)
+            if not process.wait(patience):
+                process.kill("it did not end when it was told to")
+        if self._thread.is_alive():
+            self._thread.join()
+        return self.is_gone
+
+    def kill(self) -> bool:
+        """End the worker at once, and the thread; False where the process could not be ended."""
+        self._closing.set()
+        process = self.process
+        if process is not None:
+            process.kill("the store was abandoned")
+        if self._thread.is_alive():
+            self._thread.join()
+        return self.is_gone
+
+    # ---- the thread
+
+    def _keep(self) -> None:
+        deaths, first = 0, True
+        while not self._closing.is_set():
+            error = self._live(first)
+            proved = self.process is not None and self.process.has_proved_itself
+            self._bury(error)
+            if not self.is_gone or (first and self.state is State.STARTING):
+                # Nothing is served yet, and the opening fails; or the old process may still write.
+                self.state = State.STOPPED
+                self._household.is_away(self, error)
+                return
+            deaths = 1 if proved else deaths + 1
+            self.state = State.STOPPED if deaths >= DEATHS_MAX else State.AWAY
+            self._household.is_away(self, error)
+            if self.state is State.STOPPED:
+                _log.error("%s", self.away(self.shards[0]))
+                return
+            first = False
+            self._closing.wait(_PAUSES[deaths - 1])
+            self.restarts += 1
+
+    def _live(self, first: bool) -> SiltstoneError:
+        """Start a process and listen to it until its end; why it ended."""
+        try:
+            self._open(first)
+            while True:
+                message = self._process().listen(None)
+                assert message is not None
+                self._take(message)
+        except ChannelClosedError:
+            return WorkerError("it ended", worker=self.number)
+        except SiltstoneError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker ends with it, and is told of
+            _log.exception("worker %d", self.number)
+            return WorkerError(f"{error!r}", worker=self.number, cause=repr(error))
+
+    def _process(self) -> WorkerProcess:
+        assert self.process is not None
+        return self.process
+
+    def _bury(self, error: SiltstoneError) -> None:
+        """Make sure that the process is gone before anything else may write where it wrote."""
+        process, self.process = self.process, None
+        if process is None:
+            self.last_error = str(error)
+            return
+        # From here on nobody is sent to it, and nothing that it asked for is done any more.
+        self.state = State.AWAY if self.state is State.SERVING else self.state
+        self._household.publisher.bar(process)
+        ended_itself = type(error) is WorkerError and error.fields.get("cause") is None
+        self.is_gone = process.end(None if ended_itself else str(error), _END_SECONDS)
+        self.last_error = process.cause
+        if self._closing.is_set():
+            process.release()
+            return
+        _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
+        if process.sent > process.flushed:
+            self._household.lost(process.unknown())
+        for ledger in self.ledgers.values():
+            ledger.pending.clear()
+        process.release()
+
+    # ---- opening
+
+    def _open(self, first: bool) -> None:
+        household = self._household
+        volume = household.volume
+        clean = self.place.clean and first
+        if not first:
+            # The barrier first: what the dead process left in the caches must not vanish after it was read.
+            volume.flush()
+            volume.begin_epoch(self.shards)
+        self.ledgers = self.place.prepare()
+        self.process = WorkerProcess(self.number, household.deadline, self.place.inherited())
+        process = self.process
+        process.tell(Kind.HELLO, PROTOCOL_VERSION, bulk=self.place.configuration().to_bulk())
+        self._greeted(self._next(process))
+        answer = process.ask(Kind.RECOVER, clean, bulk=encode_slot(volume.superblock))
+        self._listen_until(process, lambda: answer.has_arrived)
+        found = recoveries_from_wire(unpack_value(process.result(answer, Kind.RECOVER)))
+        household.has_recovered(self, found)
+        consumed = sorted(self.place.consumed) if first else []
+        answer = process.ask(Kind.SERVE, consumed)
+        self._listen_until(process, lambda: answer.has_arrived)
+        process.result(answer, Kind.SERVE)
+        process.has_proved_itself = False
+        if self._closing.is_set():
+            raise ClosedError("the store is closed", what="store")
+        self.state = State.SERVING
+        household.serves(self)
+
+    def _next(self, process: WorkerProcess) -> Message:
+        message = process.listen(process.deadline)
+        if message is None:
+            raise WorkerError(
+                f"worker {self.number} said nothing within {process.deadline:g} s",
+                worker=self.number,
+                cause="silence",
+            )
+        return message
+
+    def _greeted(self, message: Message) -> None:
+        if message.fields[0] != Kind.READY:
+            raise ProtocolError("a worker greets first", rule="order of messages", value=message.fields[0])
+        version, _pid, error = expect(message.fields, int, int, (list, None))
+        if error is not None:
+            raise error_from_wire(error)
+        if version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"worker {self.number} speaks version {version} of the protocol, the core {PROTOCOL_VERSION}",
+                rule="version",
+                value=version,
+            )
+
+    def _listen_until(self, process: WorkerProcess, done: Callable[[], bool]) -> None:
+        """Deal with what comes until `done`; a worker that says nothing for as long as an answer may take is hung."""
+        while not done():
+            message = process.listen(process.deadline, done)
+            if message is not None:
+                self._take(message)
+            elif not done():
+                raise WorkerError(
+                    f"worker {self.number} said nothing within {process.deadline:g} s while it opened its shards",
+                    worker=self.number,
+                    cause="silence",
+                )
+
+    # ---- messages
+
+    def _take(self, message: Message) -> None:
+        process = self._process()
+        kind = message.fields[0]
+        if kind == Kind.PROGRESS:
+            credit, shards = expect(message.fields, int, list)
+            for told in progress_from_wire(shards):
+                self._ledger(told.shard).progress(told)
+            process.give_credit(credit)
+        elif kind == Kind.FAILED:
+            shard, _sequence, error = expect(message.fields, int, int, list)
+            self._ledger(shard).nothing_fits()
+            self._household.lost(error_from_wire(error))
+        elif kind == Kind.PUBLISH:
+            expect(message.fields, int, bool)
+            self._household.publisher.submit(process, self.shards, message)
+        elif kind == Kind.ENTRIES:
+            (shard,) = expect(message.fields, int)
+            self._ledger(shard)
+            if message.bulk is None:
+                raise ProtocolError("ENTRIES without bulk", rule="bulk", value=None)
+            self._household.consume(shard, message.bulk)
+            process.tell(Kind.CREDIT, len(message.bulk))
+        elif kind == Kind.REPLAYED:
+            size, total, records = expect(message.fields, int, int, int)
+            self._household.replayed(self, size, total, records)
+        else:
+            raise ProtocolError(f"a core is not sent messages of kind {kind}", rule="kind", value=kind)
+
+    def _ledger(self, shard: int) -> Ledger:
+        found = self.ledgers.get(shard)
+        if found is None:
+            raise ProtocolError(f"shard {shard} is another worker's", rule="own shards", value=shard)
+        return found

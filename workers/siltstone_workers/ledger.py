@@ -1,0 +1,75 @@
+"""What the core knows of one shard that a worker has: what is on its way to it, and what surely still fits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from siltstone.index.pending import Pending
+    from siltstone_workers.messages import ShardProgress
+
+
+class Ledger:
+    """One shard of one worker process.
+
+    A batch that surely fits is sent without waiting for an answer, and readers find it in `pending` until the
+    worker's index has it. One that may not fit is sent and waited for, so that "disk full" is told to the call
+    that it is about. Sends are ordered by the process's lock; progress comes from whoever reads its pipe.
+
+    :param shard: its number
+    :param pending: where readers look before they look in the index
+    """
+
+    def __init__(self, shard: int, pending: Pending) -> None:
+        self.shard = shard
+        self.pending = pending
+        self._sequence = 0
+        self._lock = threading.Lock()
+        self._under_way: deque[tuple[int, int, int]] = deque()
+        self._bytes = self._records = 0  # of what is under way
+        self._room = self._records_room = 0  # as of the last progress
+
+    def surely_fits(self, size: int, records: int) -> bool:
+        """Whether a batch fits behind everything that is under way."""
+        with self._lock:
+            return self._bytes + size <= self._room and self._records + records <= self._records_room
+
+    def send(self, stream: NDArray[np.uint8], records: int, *, visible: bool) -> int:
+        """A batch is about to be sent; its sequence. With `visible` readers find it from here on."""
+        self._sequence += 1
+        if visible:
+            self.pending.add(self._sequence, stream)
+        with self._lock:
+            self._under_way.append((self._sequence, len(stream), records))
+            self._bytes += len(stream)
+            self._records += records
+        return self._sequence
+
+    def cancel(self, sequence: int) -> None:
+        """The batch was not sent after all: no reader finds it any more."""
+        self.pending.cancel(sequence)
+
+    def progress(self, told: ShardProgress) -> None:
+        """The worker has dealt with what was sent up to a sequence."""
+        with self._lock:
+            while self._under_way and self._under_way[0][0] <= told.sequence:
+                _sequence, size, records = self._under_way.popleft()
+                self._bytes -= size
+                self._records -= records
+            self._room, self._records_room = told.room, told.records
+        self.pending.retire(told.sequence)
+
+    def nothing_fits(self) -> None:
+        """Until the next progress every batch is waited for."""
+        with self._lock:
+            self._room = 0
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of entries under way."""
+        return self._bytes

@@ -1,0 +1,53 @@
+"""The memory that a worker shares with its readers: the indexes of its shards, and mirrors of their journals."""
+
+from __future__ import annotations
+
+import os
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from siltstone.log_store.memory import shared_memory
+from siltstone.log_store.mirror import MirrorSpace
+from siltstone.volume.mapping import Mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from siltstone.log_store.memory import IndexSize
+
+
+class WorkerMemory:
+    """Two runs of memory without a name, one of them for mirrors and mostly never touched.
+
+    A descriptor each and not one for every shard: a process has few. They are whoever's that opened them.
+
+    :param index: descriptor of the indexes
+    :param mirrors: descriptor of the mirrors
+    :param sizes: the shape of the index of each shard, in their order
+    """
+
+    def __init__(self, index: int, mirrors: int, sizes: Sequence[IndexSize]) -> None:
+        self.index = index
+        self.mirrors = mirrors
+        self.sizes = tuple(sizes)
+        self._starts = [0, *accumulate(size.address_bytes for size in self.sizes)]
+
+    @classmethod
+    def share(cls, sizes: Sequence[IndexSize]) -> tuple[int, int]:
+        """The two descriptors of zeroed memory for shards of these sizes; the caller closes them."""
+        index = shared_memory("siltstone index", sum(size.address_bytes for size in sizes))
+        try:
+            return index, MirrorSpace.share(len(sizes))
+        except BaseException:
+            os.close(index)
+            raise
+
+    def map_index(self, place: int, *, writable: bool) -> Mapping:
+        """Map the index of the shard at this place in the order of `sizes`."""
+        mapping = Mapping(self.index, self._starts[place], self.sizes[place].address_bytes, writable)
+        mapping.avoid_huge_pages()
+        return mapping
+
+    def mirrors_of(self, place: int) -> MirrorSpace:
+        """Where the mirrors of the shard at this place are."""
+        return MirrorSpace(self.mirrors, place)

@@ -1,0 +1,267 @@
+"""What core and worker say to each other: the kinds of messages, and how changes, ends and figures travel.
+
+| from | message | answer |
+| --- | --- | --- |
+| core | HELLO, bulk: what the worker is to know | READY or an error |
+| core | RECOVER, id, clean, bulk: superblock | REPLY, bulk: recoveries |
+| core | SERVE, id, consumed types | REPLY |
+| core | APPEND, id or 0, shard, sequence, records, bulk: entries | REPLY where an id was given |
+| core | DELETE, id, shard, type, key size, bulk: keys | REPLY, bulk: a byte a key |
+| core | FLUSH, id | REPLY |
+| core | FIGURES, id | REPLY, bulk |
+| core | END, id | REPLY, bulk: the ends |
+| core | EXIT | the worker ends |
+| worker | PROGRESS, credit, per shard [number, sequence, room, records] | |
+| worker | FAILED, shard, sequence, error | |
+| worker | PUBLISH, id, optional, bulk: a change | REPLY, bulk: superblock |
+| worker | ENTRIES, shard, bulk: entries without a key | |
+| worker | REPLAYED, bytes, bytes in all, records | |
+| both | REPLY, id, error or nil | |
+| both | CREDIT, bytes | |
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from siltstone.format.seal import End, Position
+from siltstone.journal.recovery import JournalRecovery
+from siltstone.shard import changes
+from siltstone.shard.changes import JournalEnd, Settled, ShardChange
+from siltstone.shard.figures import ShardFigures
+from siltstone_workers.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Parsed = TypeVar("Parsed")
+
+#: what both sides must have in common: raised with every change of a message
+PROTOCOL_VERSION: Final = 1
+
+
+class Kind(IntEnum):
+    """The first item of every message. 0 and 1 belong to frames."""
+
+    HELLO = 2
+    READY = 3
+    RECOVER = 4
+    SERVE = 5
+    APPEND = 6
+    DELETE = 7
+    FLUSH = 8
+    FIGURES = 9
+    END = 10
+    EXIT = 11
+    PROGRESS = 12
+    FAILED = 13
+    PUBLISH = 14
+    ENTRIES = 15
+    REPLAYED = 16
+    REPLY = 17
+    CREDIT = 18
+
+
+class ShardProgress(NamedTuple):
+    """How far a worker is with one shard.
+
+    :param shard: its number
+    :param sequence: everything sent up to this append has been dealt with
+    :param room: bytes of entries that surely still fit without more space
+    :param records: keys that the index surely still takes
+    """
+
+    shard: int
+    sequence: int
+    room: int
+    records: int
+
+
+def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> list[Any]:
+    """The items behind the kind of a message, if they are of these types; ProtocolError where they are not."""
+    items = list(fields[1:])
+    matches = len(items) == len(kinds) and all(
+        _is(item, kind) for item, kind in zip(items, kinds, strict=True)
+    )
+    if not matches:
+        raise ProtocolError(
+            f"message {_name(fields)}: items {items!r:.120} do not fit",
+            rule=f"items of {_name(fields)}",
+            value=None,
+        )
+    return items
+
+
+def _is(item: object, kind: type | tuple[type | None, ...]) -> bool:
+    if isinstance(kind, tuple):
+        return any(item is None if one is None else _is(item, one) for one in kind)
+    if kind is int:
+        return type(item) is int and item >= 0
+    return type(item) is kind
+
+
+def _name(fields: Sequence[Any]) -> str:
+    try:
+        return Kind(fields[0]).name
+    except (ValueError, IndexError):
+        return repr(fields[:1])
+
+
+# ---- values
+
+_CHANGES: Final[dict[str, type[Any]]] = {
+    kind.__name__: kind
+    for kind in (
+        changes.TakeEmpty,
+        changes.TakeFresh,
+        changes.Give,
+        changes.Reserve,
+        changes.Roll,
+        changes.Settle,
+    )
+}
+
+
+def change_to_wire(change: ShardChange) -> list[Any]:
+    """A change of the superblock: its name and its fields."""
+    fields: list[Any] = [getattr(change, name) for name in change.__dataclass_fields__]
+    if isinstance(change, changes.Settle):
+        fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
+    return [type(change).__name__, fields]
+
+
+def change_from_wire(value: object) -> ShardChange:
+    """The change that was sent, with fields of the right types; whether it may be made is not known yet."""
+    return _parsed("change", _change, value)
+
+
+def _change(value: Any) -> ShardChange:
+    name, fields = value
+    kind = _CHANGES[name]
+    if kind is changes.Settle:
+        (settled,) = fields
+        return changes.Settle(
+            tuple(
+                Settled(_count(a), _count_or_none(b), _count_or_none(c), _end_or_none(d), _flag(e))
+                for a, b, c, d, e in settled
+            )
+        )
+    if kind is changes.Roll:
+        shard, old, end, fresh = fields
+        return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
+    if kind is changes.TakeFresh:
+        numbers, kept = fields
+        return changes.TakeFresh(tuple(map(_count, numbers)), _flag(kept))
+    change: ShardChange = kind(*map(_count, fields))
+    return change
+
+
+def recoveries_to_wire(found: Sequence[JournalRecovery]) -> list[Any]:
+    """What recovery found in some journals."""
+    return [[getattr(one, name) for name in JournalRecovery.__dataclass_fields__] for one in found]
+
+
+def recoveries_from_wire(value: object) -> list[JournalRecovery]:
+    """What recovery found, as it was sent."""
+    return _parsed("recoveries", _recoveries, value)
+
+
+def _recoveries(value: Any) -> list[JournalRecovery]:
+    return [
+        JournalRecovery(
+            _count(journal),
+            _count(shard),
+            _end(end),
+            Position(_count(durable[0]), _count(durable[1])),
+            _count(clusters),
+            _count(size),
+            _count(entries),
+            _text(reason),
+        )
+        for journal, shard, end, durable, clusters, size, entries, reason in value
+    ]
+
+
+def ends_to_wire(ends: Sequence[JournalEnd]) -> list[Any]:
+    """Where journals end."""
+    return [[one.shard, one.extent, one.end, one.closed] for one in ends]
+
+
+def ends_from_wire(value: object) -> list[JournalEnd]:
+    """Where journals end, as it was sent."""
+    return _parsed("ends", _ends, value)
+
+
+def _ends(value: Any) -> list[JournalEnd]:
+    return [
+        JournalEnd(_count(shard), _count(extent), _end(end), _flag(closed))
+        for shard, extent, end, closed in value
+    ]
+
+
+def figures_to_wire(figures: Sequence[ShardFigures]) -> list[Any]:
+    """Some shards in figures."""
+    return [[getattr(one, name) for name in ShardFigures.__dataclass_fields__] for one in figures]
+
+
+def figures_from_wire(value: object) -> list[ShardFigures]:
+    """Some shards in figures, as they were sent."""
+    return _parsed("figures", _figures, value)
+
+
+def _figures(value: Any) -> list[ShardFigures]:
+    return [
+        ShardFigures(
+            _count(shard),
+            _count(records),
+            _count(most),
+            _count(size),
+            _count_or_none(journal),
+            None if position is None else Position(_count(position[0]), _count(position[1])),
+        )
+        for shard, records, most, size, journal, position in value
+    ]
+
+
+def progress_from_wire(value: object) -> list[ShardProgress]:
+    """How far some shards are, as it was sent."""
+    return _parsed("progress", lambda found: [ShardProgress(*map(_count, one)) for one in found], value)
+
+
+def _parsed(what: str, parse: Callable[[Any], Parsed], value: object) -> Parsed:
+    try:
+        return parse(value)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ProtocolError(f"no {what}: {value!r:.120}: {error!r:.120}", rule=what, value=None) from error
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def _count_or_none(value: Any) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r:.40} is no flag")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r:.40} is no text")
+    return value
+
+
+def _end(value: Any) -> End:
+    cluster, byte, slot, sequence = value
+    return End(_count(cluster), _count(byte), _count_or_none(slot), _count(sequence))
+
+
+def _end_or_none(value: Any) -> End | None:
+    return None if value is None else _end(value)

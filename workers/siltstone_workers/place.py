@@ -1,0 +1,119 @@
+"""What the processes of one worker are given, one after the other: shards, shared memory, configuration."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from siltstone.index.pending import Pending
+from siltstone.index.view import IndexView
+from siltstone.shard.opening import index_size
+from siltstone_workers.config import WorkerConfig
+from siltstone_workers.ledger import Ledger
+from siltstone_workers.memory import WorkerMemory
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from siltstone.log_store.mirror import MirrorSpace
+    from siltstone.plugin.hosting import Hosting
+    from siltstone.volume.backend import Handover
+
+
+class WorkerPlace:
+    """The place of worker `number` of `count`.
+
+    Each process gets fresh memory: readers of the one before finish in what that left.
+    """
+
+    def __init__(self, hosting: Hosting, number: int, count: int, handover: Handover) -> None:
+        self._hosting = hosting
+        self._number = number
+        self._count = count
+        self._handover = handover
+        self.shards = tuple(range(number, hosting.volume.superblock.shards, count))
+        self.clean = hosting.clean
+        self.consumed = hosting.opening.consumed
+        self._memory: WorkerMemory | None = None
+        # Whether the medium can be mapped is the same for every part of it.
+        self._mirrored = hosting.volume.backend.map(0, 4096) is None
+
+    def prepare(self) -> dict[int, Ledger]:
+        """Make fresh memory for the next process, and what the core knows of its shards."""
+        self.release()
+        hosting = self._hosting
+        superblock = hosting.volume.superblock
+        sizes = [index_size(superblock, shard, hosting.opening) for shard in self.shards]
+        self._memory = WorkerMemory(*WorkerMemory.share(sizes), sizes)
+        types = hosting.opening.types
+        return {shard: Ledger(shard, Pending(types, superblock.uuid)) for shard in self.shards}
+
+    def views(self) -> dict[int, IndexView]:
+        """The indexes of the shards, to be read; once their worker has written them."""
+        memory, hosting = self._memory, self._hosting
+        assert memory is not None
+        backend = hosting.volume.backend
+        found = {}
+        for place, shard in enumerate(self.shards):
+            size, mirrors = memory.sizes[place], memory.mirrors_of(place)
+
+            def map_journal(number: int, offset: int, length: int, mirrors: MirrorSpace = mirrors) -> Buffer:
+                if self._mirrored:
+                    return mirrors.map(number, length)
+                view = backend.map(offset, length)
+                assert view is not None
+                return view
+
+            found[shard] = IndexView(
+                memory.map_index(place, writable=False),
+                hosting.opening.types,
+                hosting.volume.superblock.uuid,
+                size.segments,
+                size.window_bytes,
+                map_journal,
+            )
+        return found
+
+    def inherited(self) -> tuple[int, ...]:
+        """The descriptors that a process of this place gets."""
+        assert self._memory is not None
+        return (self._memory.index, self._memory.mirrors, *self._handover.descriptors)
+
+    def configuration(self) -> WorkerConfig:
+        """What a process of this place is told."""
+        hosting, memory = self._hosting, self._memory
+        assert memory is not None
+        affinity = hosting.worker.affinity
+        return WorkerConfig(
+            number=self._number,
+            shards=self.shards,
+            sizes=[(size.segments, size.window_bytes, size.records) for size in memory.sizes],
+            memory=memory.index,
+            mirrors=memory.mirrors,
+            scheme=hosting.backend.scheme,
+            rest=hosting.rest,
+            force=sorted(hosting.backend_options.force),
+            extra=dict(hosting.backend_options.extra),
+            descriptors=self._handover.descriptors,
+            facts=dict(self._handover.facts),
+            plugins_allow=None if hosting.plugins_allow is None else list(hosting.plugins_allow),
+            needed=[
+                (number, known.name, known.version, known.distribution)
+                for number, known in hosting.volume.superblock.entry_types.items()
+            ],
+            keys=dict(hosting.keys),
+            known=sorted({*hosting.known, *hosting.volume.superblock.entry_types}),
+            key_entry_bytes=hosting.opening.key_entry_bytes,
+            index_memory=hosting.opening.index_memory,
+            unreadable_is_torn=hosting.opening.unreadable_is_torn,
+            threads=max(1, len(os.sched_getaffinity(0)) // self._count),
+            niceness=hosting.worker.niceness,
+            affinity=None if affinity is None else affinity[self._number % len(affinity)],
+        )
+
+    def release(self) -> None:
+        """Give up the memory; who reads in it still finishes there."""
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            os.close(memory.index)
+            os.close(memory.mirrors)

@@ -1,0 +1,307 @@
+"""One worker process as the core sees it: how it is started, asked, listened to and ended."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from siltstone.errors import OutcomeUnknownError, SiltstoneError, WorkerError
+from siltstone_workers.channel import Channel, ChannelClosedError, Message, SilentError, make_pipe
+from siltstone_workers.errors import ProtocolError, error_from_wire
+from siltstone_workers.messages import Kind, expect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from siltstone_workers.ledger import Ledger
+
+#: what a message takes besides its bulk, at most, for credit [bytes]
+_HEAD_BYTES: Final = 64
+
+
+class Answer:
+    """What one request will be answered with; one thread waits for it."""
+
+    __slots__ = ("_arrived", "bulk", "error", "has_arrived")
+
+    def __init__(self) -> None:
+        self.has_arrived = False
+        self._arrived = threading.Lock()
+        self._arrived.acquire()
+        self.error: SiltstoneError | None = None
+        self.bulk: memoryview | None = None
+
+    def arrive(self, error: SiltstoneError | None, bulk: memoryview | None) -> None:
+        """Give the answer to whoever waits."""
+        self.error, self.bulk, self.has_arrived = error, bulk, True
+        self._arrived.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the answer is here within `seconds`."""
+        return self._arrived.acquire(timeout=seconds)
+
+
+class WorkerProcess:
+    """A running worker.
+
+    Any thread may ask; one, the keeper's, listens. Once it has ended, every request ends as "outcome unknown".
+
+    :param number: which worker
+    :param deadline: how long an answer may take [seconds]
+    :param inherited: descriptors that it gets
+    """
+
+    def __init__(self, number: int, deadline: float, inherited: Sequence[int]) -> None:
+        self.number = number
+        self.deadline = deadline
+        self._ids = itertools.count(1)
+        self._answers: dict[int, Answer] = {}
+        self._credit_condition = threading.Condition(threading.Lock())
+        #: held while something is made visible and sent: both in one order
+        self.order = threading.Lock()
+        #: appends and deletes sent so far, and how many of them a flush has covered
+        self.sent = self.flushed = 0
+        #: whether anything was answered well since it serves
+        self.has_proved_itself = False
+        self._cause: str | None = None
+        their_reading, writing = make_pipe()
+        reading, their_writing = make_pipe()
+        try:
+            self.channel = Channel(reading, writing, silence=deadline)
+            self._process = _start([their_reading, their_writing], inherited)
+        except BaseException:
+            os.close(reading)
+            os.close(writing)
+            raise
+        finally:
+            os.close(their_reading)
+            os.close(their_writing)
+        self._credit = self.channel.window
+        self.pid: int = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self._poll = select.poll()
+        self._poll.register(self.channel.fileno(), select.POLLIN)
+        self._poll.register(self._pidfd, select.POLLIN)
+
+    # ---- asking
+
+    def ask(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> Answer:
+        """Send a request; its answer is to be waited for with :meth:`result`."""
+        request, answer = self._expect_answer()
+        self._send([kind, request, *items], bulk)
+        return answer
+
+    def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> memoryview | None:
+        """Send a request and wait: the bulk of its answer, or its error."""
+        return self.result(self.ask(kind, *items, bulk=bulk), kind)
+
+    def result(self, answer: Answer, kind: Kind) -> memoryview | None:
+        """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
+        if not answer.wait(self.deadline):
+            self.kill(f"it did not answer {kind.name} within {self.deadline:g} s")
+            raise self.unknown()
+        if answer.error is not None:
+            raise answer.error
+        self.has_proved_itself = True
+        return answer.bulk
+
+    def append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> Answer | None:
+        """Send a batch; None where it surely fits and nobody needs to wait, else its answer."""
+        with self.order:
+            sure = ledger.surely_fits(len(stream), records)
+            request, answer = (0, None) if sure else self._expect_answer()
+            self._take_credit(len(stream))
+            sequence = ledger.send(stream, records, visible=sure)
+            try:
+                self._send([Kind.APPEND, request, ledger.shard, sequence, records], stream.data)
+            except BaseException:
+                ledger.cancel(sequence)
+                raise
+            self.sent += 1
+        return answer
+
+    def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
+        """Send keys to be deleted."""
+        count, size = keys.shape
+        with self.order:
+            request, answer = self._expect_answer()
+            self._take_credit(count * size)
+            self._send([Kind.DELETE, request, shard, kind, size], keys.reshape(-1).data)
+            self.sent += 1
+        return answer
+
+    def tell(self, *fields: Any, bulk: Buffer | None = None) -> None:
+        """Send what has no answer; nothing where the worker is gone."""
+        with suppress(WorkerError):
+            self._send(list(fields), bulk)
+
+    def _expect_answer(self) -> tuple[int, Answer]:
+        request, answer = next(self._ids), Answer()
+        self._answers[request] = answer
+        if self._cause is not None and self._answers.pop(request, None) is not None:
+            # It ended, and whoever told those who wait may not have seen this one.
+            raise self.unknown()
+        return request, answer
+
+    def _send(self, fields: list[Any], bulk: Buffer | None) -> None:
+        try:
+            self.channel.send(fields, bulk)
+        except SilentError as error:
+            self.kill(f"it took nothing from its pipe: {error}")
+            raise self.unknown() from error
+        except (ChannelClosedError, OSError) as error:
+            raise self.unknown() from error
+
+    def _take_credit(self, size: int) -> None:
+        """Wait until the worker has room for a message with `size` bytes of bulk."""
+        size += _HEAD_BYTES
+        needed = min(size, self.channel.window)
+        with self._credit_condition:
+            if self._credit < needed:
+                end = time.monotonic() + self.deadline
+                while self._credit < needed and self._cause is None:
+                    if not self._credit_condition.wait(end - time.monotonic()) and self._credit < needed:
+                        self.kill(f"it dealt with nothing within {self.deadline:g} s")
+                        break
+            if self._cause is not None:
+                raise self.unknown()
+            self._credit -= size
+
+    # ---- listening
+
+    def listen(self, timeout: float | None, done: Callable[[], bool] = lambda: False) -> Message | None:
+        """The next message that is no answer; None after `timeout` seconds of silence, or once it is `done`.
+
+        ChannelClosedError once the worker is gone, ProtocolError where it breaks a rule.
+        """
+        while True:
+            if not self.channel.has_buffered:
+                ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
+                if not ready:
+                    return None
+                if self.channel.fileno() not in ready:
+                    # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
+                    raise ChannelClosedError("the process ended")
+            message = self.channel.receive()
+            assert message is not None
+            kind = message.fields[0]
+            if kind != Kind.REPLY:
+                return message
+            request, error = expect(message.fields, int, (list, None))
+            answer = self._answers.pop(request, None)
+            if answer is None:
+                raise ProtocolError(
+                    f"an answer to {request}, which nobody asked", rule="answers", value=request
+                )
+            answer.arrive(None if error is None else error_from_wire(error), message.bulk)
+            if done():
+                return None
+
+    def give_credit(self, size: int) -> None:
+        """The worker has dealt with `size` bytes."""
+        with self._credit_condition:
+            self._credit += size
+            self._credit_condition.notify_all()
+
+    # ---- ending
+
+    def unknown(self) -> OutcomeUnknownError:
+        """The error of a request that this process will not answer."""
+        cause = self._cause or "it is gone"
+        return OutcomeUnknownError(
+            f"worker {self.number} (process {self.pid}): {cause}; what was asked of it may have happened or not",
+            worker=self.number,
+            pid=self.pid,
+            cause=cause,
+        )
+
+    def kill(self, cause: str) -> None:
+        """End the process at once, for this reason; the keeper notices."""
+        self._cause = self._cause or cause
+        with suppress(ProcessLookupError, OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def end(self, cause: str | None, patience: float) -> bool:
+        """Make sure that the process is gone, let everybody who waits know, give up its pipes.
+
+        False where the kernel does not let it go within `patience` seconds: it is stuck, and may still write.
+        """
+        self.kill(cause or "it ended")
+        gone = True
+        try:
+            code = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            gone = False
+            self._cause = f"{self._cause}; it is stuck in the kernel"
+        else:
+            if cause is None:
+                self._cause = describe_exit(code)
+        with self._credit_condition:
+            self._credit_condition.notify_all()
+        for request in list(self._answers):
+            answer = self._answers.pop(request, None)
+            if answer is not None:
+                answer.arrive(self.unknown(), None)
+        self.channel.close()
+        return gone
+
+    def wait(self, patience: float) -> bool:
+        """Whether the process is gone within `patience` seconds."""
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give up what identified the process, once it is gone."""
+        with suppress(OSError):
+            os.close(self._pidfd)
+
+    @property
+    def cause(self) -> str:
+        """Why it ended, or ""."""
+        return self._cause or ""
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    with suppress(ValueError):
+        return f"it was ended by {signal.Signals(-code).name}"
+    return f"it was ended by signal {-code}"
+
+
+def _start(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
+    if not sys.executable:
+        raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
+    # The same modules, wherever the caller found them, and whatever directory it is in by now.
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(*pipes, *inherited),
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": path},
+            # Not in the terminal's group: its interrupt is for the caller.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error

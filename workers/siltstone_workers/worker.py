@@ -1,0 +1,268 @@
+"""A worker process: does what its state machine says, with the shards that it owns."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from siltstone.errors import PluginError, SiltstoneError
+from siltstone.index.types import KeyTypes
+from siltstone.log_store.memory import IndexSize
+from siltstone.plugin.host import PluginHost
+from siltstone.plugin.types import BackendOptions
+from siltstone.shard.group import ShardGroup
+from siltstone.shard.opening import IndexPlace, OpenOptions, Recovered, recover_shards, serve_shards
+from siltstone.volume.backend import Handover
+from siltstone_workers import machine
+from siltstone_workers.errors import error_to_wire
+from siltstone_workers.frames import pack_value
+from siltstone_workers.memory import WorkerMemory
+from siltstone_workers.messages import Kind, ends_to_wire, figures_to_wire, recoveries_to_wire
+from siltstone_workers.worker_volume import WorkerVolume
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from siltstone.shard.opening import ReplayProgress
+    from siltstone_workers.channel import Channel
+    from siltstone_workers.config import WorkerConfig
+    from siltstone_workers.inbox import Inbox
+
+#: seconds between looks at what is due
+_TICK_SECONDS: Final = 0.25
+#: seconds of silence after which the core is told what was dealt with although it does not wait for it
+_REPORT_SECONDS: Final = 0.02
+#: entries without a key are sent on in pieces of this size [bytes]
+_ENTRIES_BYTES: Final = 128 * 1024
+
+
+class Worker:
+    """The shell around a :class:`siltstone_workers.machine.WorkerMachine`: performs, answers, reports."""
+
+    def __init__(self, config: WorkerConfig, channel: Channel, inbox: Inbox) -> None:
+        self._config = config
+        self._channel = channel
+        self._inbox = inbox
+        self._machine = machine.WorkerMachine(frozenset(config.shards), channel.window)
+        self._memory = WorkerMemory(
+            config.memory, config.mirrors, [IndexSize(*size) for size in config.sizes]
+        )
+        plugins = load_plugins(config)
+        kind = plugins.backend(config.scheme)
+        if kind.attach is None:
+            raise PluginError(
+                f"backend {config.scheme!r} cannot be attached to in a worker; the core's can",
+                plugin=config.scheme,
+            )
+        backend = kind.attach(
+            config.rest,
+            BackendOptions(force=frozenset(config.force), extra=dict(config.extra)),
+            Handover(tuple(config.descriptors), dict(config.facts)),
+        )
+        self._volume = WorkerVolume(backend, inbox)
+        self._recovered: Recovered | None = None
+        self._options: OpenOptions = self._opening(frozenset())
+        self._group: ShardGroup | None = None
+        self._wake = threading.Event()
+
+    def run(self) -> None:
+        """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
+        while True:
+            message = self._inbox.next_request(_REPORT_SECONDS if self._machine.has_news else 3600.0)
+            if message is None:
+                self._report()
+                continue
+            instructions = self._machine.receive(message)
+            if not self._inbox.has_request:
+                instructions += self._machine.drained()
+            for instruction in instructions:
+                if isinstance(instruction, machine.Exit):
+                    return
+                self._perform(instruction)
+
+    # ---- instructions
+
+    def _perform(self, instruction: machine.Instruction) -> None:
+        match instruction:
+            case machine.Append():
+                self._append(instruction)
+            case machine.Delete():
+                self._delete(instruction)
+            case machine.Flush(requests):
+                self._answer(*requests, error=self._flush())
+            case machine.Recover(request, clean, superblock):
+                self._volume.take_superblock(superblock)
+                self._attempt(request, lambda: self._recover(clean))
+            case machine.Serve(request, consumed):
+                self._attempt(request, lambda: self._serve(consumed))
+            case machine.Figures(request):
+                self._attempt(request, lambda: pack_value(figures_to_wire(self._shards().figures())))
+            case machine.End(request):
+                self._attempt(request, lambda: pack_value(ends_to_wire(self._shards().end())))
+
+    def _append(self, instruction: machine.Append) -> None:
+        error: SiltstoneError | None = None
+        try:
+            stream = np.frombuffer(instruction.entries, np.uint8)
+            self._shards().append({instruction.shard: (stream, instruction.records)})
+        except SiltstoneError as refused:
+            error = refused.to_keep()
+        self._machine.dealt_with(instruction)
+        if instruction.request:
+            self._answer(instruction.request, error=error)
+        elif error is not None:
+            self._report()
+            self._channel.send([Kind.FAILED, instruction.shard, instruction.sequence, error_to_wire(error)])
+        elif self._machine.must_report:
+            self._report()
+
+    def _delete(self, instruction: machine.Delete) -> None:
+        keys = np.frombuffer(instruction.keys, np.uint8).reshape(-1, instruction.key_size)
+        error: SiltstoneError | None = None
+        found: Buffer | None = None
+        try:
+            found = self._shards().delete(instruction.shard, instruction.kind, keys).astype(np.uint8).data
+        except SiltstoneError as refused:
+            error = refused.to_keep()
+        self._machine.dealt_with(instruction)
+        self._answer(instruction.request, error=error, bulk=found)
+
+    def _flush(self) -> SiltstoneError | None:
+        try:
+            self._shards().flush()
+        except SiltstoneError as error:
+            return error.to_keep()
+        return None
+
+    def _attempt(self, request: int, action: Any) -> None:
+        try:
+            bulk = action()
+        except SiltstoneError as error:
+            self._answer(request, error=error.to_keep())
+        else:
+            self._answer(request, bulk=bulk)
+
+    def _shards(self) -> ShardGroup:
+        assert self._group is not None
+        return self._group
+
+    # ---- opening
+
+    def _opening(self, consumed: frozenset[int]) -> OpenOptions:
+        config = self._config
+        places = {
+            shard: IndexPlace(
+                self._memory.sizes[place],
+                self._memory.map_index(place, writable=True),
+                self._memory.mirrors_of(place),
+            )
+            for place, shard in enumerate(config.shards)
+        }
+        return OpenOptions(
+            types=KeyTypes({kind: (key[0], key[1]) for kind, key in config.keys.items()}, config.known),
+            key_entry_bytes=config.key_entry_bytes,
+            index_memory=config.index_memory,
+            unreadable_is_torn=config.unreadable_is_torn,
+            threads=config.threads,
+            progress=self._replayed,
+            others=lambda shard: _Forwarder(self._inbox, shard, consumed) if consumed else None,
+            place=places.__getitem__,
+        )
+
+    def _recover(self, clean: bool) -> bytes:
+        recovered = recover_shards(self._volume, self._config.shards, self._options, clean=clean)
+        self._recovered = recovered
+        return pack_value(recoveries_to_wire(recovered.recoveries))
+
+    def _serve(self, consumed: frozenset[int]) -> None:
+        assert self._recovered is not None
+        recovered, self._recovered = self._recovered, None
+        self._options = self._opening(consumed)
+        shards = serve_shards(self._volume, recovered, self._options)
+        self._group = ShardGroup(self._volume, shards, self._wake.set)
+        threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True).start()
+        self._channel.send([Kind.PROGRESS, 0, self._progress(dict.fromkeys(self._config.shards, 0))])
+
+    def _replayed(self, progress: ReplayProgress) -> None:
+        self._channel.send([Kind.REPLAYED, progress.bytes_done, progress.bytes_total, progress.records])
+
+    # ---- answers and reports
+
+    def _answer(
+        self, *requests: int, error: SiltstoneError | None = None, bulk: Buffer | None = None
+    ) -> None:
+        """Answer; what was dealt with before is told first, so that whoever was waiting finds it told."""
+        wire = None if error is None else error_to_wire(error)
+        messages: list[list[Any]] = []
+        if self._machine.has_news:
+            messages.append(self._news())
+        if bulk is None:
+            messages += [[Kind.REPLY, request, wire] for request in requests]
+            self._channel.send_all(messages)
+            return
+        if messages:
+            self._channel.send_all(messages)
+        for request in requests:
+            self._channel.send([Kind.REPLY, request, wire], bulk)
+
+    def _report(self) -> None:
+        if self._machine.has_news:
+            self._channel.send_all([self._news()])
+
+    def _news(self) -> list[Any]:
+        credit, touched = self._machine.report()
+        return [Kind.PROGRESS, credit, self._progress(touched)]
+
+    def _progress(self, touched: dict[int, int]) -> list[Any]:
+        found = []
+        for number, sequence in touched.items():
+            shard = self._shards().shards[number]
+            found.append([number, sequence, shard.room, shard.store.room])
+        return found
+
+    # ---- housekeeping
+
+    def _keep_house(self) -> None:
+        """Do what is due from time to time; the pipe's end is for whoever reads it."""
+        try:
+            while True:
+                self._wake.wait(_TICK_SECONDS)
+                self._wake.clear()
+                self._shards().tick()
+        except BaseException:  # noqa: BLE001 - it is the core that is gone, or a bug: no worker goes on without a keeper
+            os._exit(1)
+
+
+class _Forwarder:
+    """Sends the entries of a replay that somebody consumes on to the core, where the consumers are."""
+
+    def __init__(self, inbox: Inbox, shard: int, consumed: frozenset[int]) -> None:
+        self._inbox = inbox
+        self._shard = shard
+        self._consumed = consumed
+
+    def __call__(self, entries: list[tuple[int, bytes]]) -> None:
+        packed = bytearray()
+        for kind, payload in entries:
+            if kind not in self._consumed:
+                continue
+            packed += bytes((len(payload) + 2, kind)) + payload
+            if len(packed) >= _ENTRIES_BYTES:
+                self._send(packed)
+                packed = bytearray()
+        if packed:
+            self._send(packed)
+
+    def _send(self, packed: bytearray) -> None:
+        self._inbox.send_counted([Kind.ENTRIES, self._shard], packed)
+
+
+def load_plugins(config: WorkerConfig) -> PluginHost:
+    """Load what may load; UnknownEntryTypeError, PluginLoadError or VersionError where the store needs more."""
+    plugins = PluginHost.load(config.plugins_allow)
+    for number, name, version, distribution in config.needed:
+        plugins.require_entry_type(number, name, version, distribution)
+    return plugins

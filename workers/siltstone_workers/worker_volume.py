@@ -1,0 +1,103 @@
+"""The volume as a worker sees it: its own descriptors to the medium, the core's superblock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from siltstone.errors import PoisonedError, SiltstoneError, StateError
+from siltstone.format.superblock import Superblock, decode_slot
+from siltstone.volume.ports import Ports
+from siltstone_workers.errors import ProtocolError, error_from_wire
+from siltstone_workers.frames import pack_value, unpack_value
+from siltstone_workers.messages import Kind, change_to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from siltstone.format.superblock import Extent
+    from siltstone.volume.backend import Backend
+    from siltstone_workers.inbox import Inbox
+
+
+class WorkerVolume:
+    """See :class:`siltstone.volume.shard_volume.ShardVolume`.
+
+    :param backend: attached under the core's lock
+    :param inbox: to the core, who writes all superblocks
+    """
+
+    def __init__(self, backend: Backend, inbox: Inbox) -> None:
+        self.backend = backend
+        self.ports = Ports()
+        self._inbox = inbox
+        self._superblock: Superblock | None = None
+        self._cause: SiltstoneError | None = None
+        self._lock = threading.Lock()
+        self._flush_lock = threading.Lock()
+        self._process = os.getpid()
+
+    @property
+    def superblock(self) -> Superblock:
+        """What the core sent last; the worker's own extents change by its own doing alone."""
+        if self._superblock is None:
+            raise StateError("the worker has no superblock yet", what="superblock", state="unknown")
+        return self._superblock
+
+    def take_superblock(self, slot: memoryview | None) -> Superblock:
+        """Take over a superblock that the core sent, unless a newer one came meanwhile; the one that was sent."""
+        found = None if slot is None else decode_slot(bytes(slot), self.backend.url)
+        if found is None:
+            raise ProtocolError("the core sent no superblock", rule="superblock", value=None)
+        with self._lock:
+            if self._superblock is None or found.superblock.sequence > self._superblock.sequence:
+                self._superblock = found.superblock
+        return found.superblock
+
+    @property
+    def poisoned(self) -> SiltstoneError | None:
+        """Why nothing is made durable any more, or None."""
+        return self._cause
+
+    def extent(self, number: int) -> Extent:
+        """The extent with this id, as it is now."""
+        return self.superblock.extent(number)
+
+    def publish(self, change: Callable[[Superblock], Superblock], *, optional: bool = False) -> Superblock:
+        """Ask the core to apply a change and write the result; the superblock as it is then."""
+        value = change_to_wire(change)  # type: ignore[arg-type] # shards have no others
+        error, bulk = self._inbox.call(Kind.PUBLISH, optional, bulk=pack_value(value))
+        if error is not None:
+            cause = None if bulk is None else error_from_wire(unpack_value(bulk))
+            if cause is not None:
+                self._cause = self._cause or cause
+            raise error
+        return self.take_superblock(bulk)
+
+    def flush(self, *, shared: bool = False) -> None:
+        """Flush what this process wrote, through its own descriptor: its failures are told to it alone."""
+        self.check_process()
+        with self._flush_lock:
+            if self._cause is not None:
+                raise PoisonedError(
+                    f"{self.backend.url}: an earlier write or flush failed ({self._cause}); close the store, mend"
+                    " the medium, and open it again",
+                    what=self.backend.url,
+                    cause=str(self._cause),
+                )
+            try:
+                self.backend.flush()
+            except SiltstoneError as error:
+                if not shared:
+                    self._cause = error.to_keep()
+                raise
+
+    def check_process(self) -> None:
+        """StateError in a process that a plugin forked from the worker."""
+        if os.getpid() != self._process:
+            raise StateError(
+                f"{self.backend.url}: opened by process {self._process}; this is {os.getpid()}, forked from it",
+                what=self.backend.url,
+                state="forked",
+            )
