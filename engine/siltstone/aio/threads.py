@@ -1,0 +1,101 @@
+"""A few threads of a store's own, for the calls that wait for a medium."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_Job: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, BaseException | None], None]]"
+
+
+class Threads:
+    """Runs calls in the order in which they are given, up to `limit` of them at a time.
+
+    :param loop: where the results go
+    :param name: of the threads
+    :param limit: how many there may be; each starts when it is needed first
+
+    Not the loop's own executor, which the caller may have filled. The threads are daemons: an interpreter
+    that ends with a store still open does not wait for them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, limit: int) -> None:
+        self._loop = loop
+        self._name = name
+        self._limit = limit
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._started = 0
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Return what the call returns, or raise what it raises, when it has run on a thread.
+
+        Cancelling this ends the waiting alone: the call runs all the same.
+        """
+        # The outcome is a result even where it is an error: one that nobody waits for any more is no news.
+        future: asyncio.Future[tuple[T, BaseException | None]] = self._loop.create_future()
+
+        def finish(result: T, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result((result, error))
+
+        self.submit(function, arguments, finish)
+        result, error = await future
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback holds this frame: a circle, and what the call held would stay with it.
+                del error, future, finish
+        return result
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        finish: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        """Run a call on a thread, then `finish(result, error)` on the loop, if that still runs."""
+        if self._started < self._limit:
+            self._started += 1
+            name = f"{self._name}-{self._started}"
+            threading.Thread(target=_work, args=(self._loop, self._jobs), name=name, daemon=True).start()
+        self._jobs.put((function, arguments, finish))
+
+    def stop(self) -> None:
+        """Let the threads end after what was submitted; nothing may be submitted from here on."""
+        for _ in range(self._started):
+            self._jobs.put(None)
+
+
+def _work(loop: asyncio.AbstractEventLoop, jobs: queue.SimpleQueue[_Job | None]) -> None:
+    while _do_next(loop, jobs):
+        pass
+
+
+def _do_next(loop: asyncio.AbstractEventLoop, jobs: queue.SimpleQueue[_Job | None]) -> bool:
+    # A function of its own: a thread that waits for its next job must not hold what the last one used.
+    job = jobs.get()
+    if job is None:
+        return False
+    function, arguments, finish = job
+    result, error = _outcome(function, arguments)
+    # A loop that was closed with the call under way has nobody who waits for it.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(finish, result, error)
+    return True
+
+
+def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    # A frame of its own, which the traceback of the error keeps instead of one that knows who waits for it.
+    try:
+        return function(*arguments), None
+    except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits for the call
+        return None, error
