@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from siltstone.aio.threads import Threads
 
-_Waiting: TypeAlias = "asyncio.Future[BaseException | None]"
+_Waiting: TypeAlias = "asyncio.Future[list[BaseException]]"
 
 
 class Commits:
@@ -31,10 +31,11 @@ class Commits:
         self._gathering: list[_Waiting] = []
         self._is_flushing = False
 
-    async def wait(self) -> None:
-        """Return when a flush that began after this call is over; raise its error, in an instance of one's own.
+    def ask(self) -> asyncio.Future[list[BaseException]]:
+        """What to await: done when a flush that begins after this call is over.
 
-        Cancelling this ends the waiting of one task alone.
+        The result is empty, or has the error of that flush, in an instance of one's own. Cancelling the future ends
+        the waiting of one task alone.
         """
         if not self._gathering and not self._is_flushing:
             # Behind all tasks that are ready to run: those that are about to ask share this flush.
@@ -42,13 +43,7 @@ class Commits:
         # One each: a future that several tasks wait for is cancelled by the first that is.
         waiting: _Waiting = self._loop.create_future()
         self._gathering.append(waiting)
-        error = await waiting
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Its traceback holds this frame: a circle, and both would stay until the collector comes.
-                del error, waiting
+        return waiting
 
     def begin(self) -> None:
         """Let a flush serve those who have gathered; at once, or behind the one that is under way."""
@@ -57,22 +52,20 @@ class Commits:
             return
         self._is_flushing = True
 
-        def end(_result: None, error: BaseException | None) -> None:
+        def end(_result: None, errors: list[BaseException]) -> None:
             self._is_flushing = False
             for waiting in group:
                 if not waiting.done():
-                    waiting.set_result(_own(error))
+                    waiting.set_result([_own(error) for error in errors] if errors else errors)
             if self._gathering:
                 # Behind the tasks that were just served: what they put and flush next goes along.
                 self._loop.call_soon(self.begin)
 
-        self._thread.submit(self._flush, (), end)
+        self._thread.submit(end, self._flush)
 
 
-def _own(error: BaseException | None) -> BaseException | None:
+def _own(error: BaseException) -> BaseException:
     """An error of the same class and facts, without the traceback, which every raising makes longer."""
-    if error is None:
-        return None
     try:
         return copy.copy(error)
     except Exception:  # noqa: BLE001 - one of a plugin's, which cannot be copied, is still to be told

@@ -89,7 +89,7 @@ class Opening:
             await thread.run(lambda: opened.append(Store(StoreOptions.of(self._target, **self._options))))
         except BaseException:
             # Cancelled, it is opened all the same, and then has nobody but the same thread to close it.
-            thread.submit(_close_all, (opened,), lambda _result, _error: None)
+            thread.submit(_told_to_nobody, _close_all, opened)
             thread.stop()
             raise
         return AsyncStore(opened[0], loop, thread)
@@ -98,3 +98,7 @@ class Opening:
 def _close_all(stores: list[Store]) -> None:
     for store in stores:
         store.close()
+
+
+def _told_to_nobody(_result: None, _errors: list[BaseException]) -> None:
+    pass

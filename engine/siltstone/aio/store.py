@@ -50,13 +50,13 @@ class AsyncStore:
         self._threads = Threads(loop, "siltstone-aio", _THREADS)
         self._commits = Commits(loop, flusher, store.flush)
         self._closing: asyncio.Future[None] | None = None
-        self._close_error: BaseException | None = None
+        self._close_errors: list[BaseException] = []
 
     # ---- putting
 
     async def put(self, record: Any) -> None:
         """Put one record of any registered entry type; the last one put under a key wins. Not durable yet."""
-        self._put(record)
+        self._put(self._open(), record)
 
     async def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field, as :meth:`siltstone.Store.put_many`. Not durable yet.
@@ -128,7 +128,9 @@ class AsyncStore:
         durable.
         """
         self._open()
-        await self._commits.wait()
+        errors = await self._commits.ask()
+        if errors:
+            raise errors.pop()
 
     async def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
@@ -141,17 +143,13 @@ class AsyncStore:
             self._closing = self._loop.create_future()
             # The flusher does one thing after another: first the flush for those who wait already.
             self._commits.begin()
-            self._flusher.submit(self._store.close, (), self._closed)
+            self._flusher.submit(self._closed, self._store.close)
             self._flusher.stop()
             self._threads.stop()
         # Not the future itself: a task that is cancelled would cancel it for the others.
         await asyncio.wait((self._closing,))
-        error, self._close_error = self._close_error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error
+        if self._close_errors:
+            raise self._close_errors.pop()
 
     async def __aenter__(self) -> Self:
         self._open()
@@ -197,9 +195,9 @@ class AsyncStore:
 
     # ---- inside
 
-    def _put(self, record: Any) -> None:
+    def _put(self, store: Store, record: Any) -> None:
         """Put on the loop's own thread: memory alone, except where the journal is full and the next one takes over."""
-        self._open().put(record)
+        store.put(record)
 
     def _check_loop(self) -> None:
         try:
@@ -219,8 +217,8 @@ class AsyncStore:
             raise ClosedError(f"{self._store!r}: the store is closed", what="store")
         return self._store
 
-    def _closed(self, _result: None, error: BaseException | None) -> None:
-        self._close_error = error
+    def _closed(self, _result: None, errors: list[BaseException]) -> None:
+        self._close_errors = errors
         assert self._closing is not None
         self._closing.set_result(None)
 

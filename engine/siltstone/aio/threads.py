@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_Job: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, BaseException | None], None]]"
+#: Gets what a call returned, and what it raised: a list of one error, or an empty one. Whoever raises the error
+#: takes it out: its traceback holds the frame that raised it, which would hold the error in turn.
+Finish: TypeAlias = "Callable[[Any, list[BaseException]], None]"
+_Job: TypeAlias = "tuple[Callable[..., Any], tuple[Any, ...], Finish]"
 
 
 class Threads:
@@ -39,30 +42,21 @@ class Threads:
 
         Cancelling this ends the waiting alone: the call runs all the same.
         """
-        # The outcome is a result even where it is an error: one that nobody waits for any more is no news.
-        future: asyncio.Future[tuple[T, BaseException | None]] = self._loop.create_future()
+        # An error is a result, too: one that nobody waits for any more is no news.
+        future: asyncio.Future[tuple[T, list[BaseException]]] = self._loop.create_future()
 
-        def finish(result: T, error: BaseException | None) -> None:
+        def finish(result: T, errors: list[BaseException]) -> None:
             if not future.done():
-                future.set_result((result, error))
+                future.set_result((result, errors))
 
-        self.submit(function, arguments, finish)
-        result, error = await future
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # Its traceback holds this frame: a circle, and what the call held would stay with it.
-                del error, future, finish
+        self.submit(finish, function, *arguments)
+        result, errors = await future
+        if errors:
+            raise errors.pop()
         return result
 
-    def submit(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        finish: Callable[[Any, BaseException | None], None],
-    ) -> None:
-        """Run a call on a thread, then `finish(result, error)` on the loop, if that still runs."""
+    def submit(self, finish: Finish, function: Callable[..., Any], *arguments: Any) -> None:
+        """Run a call on a thread, then `finish(result, errors)` on the loop, if that still runs."""
         if self._started < self._limit:
             self._started += 1
             name = f"{self._name}-{self._started}"
@@ -86,16 +80,16 @@ def _do_next(loop: asyncio.AbstractEventLoop, jobs: queue.SimpleQueue[_Job | Non
     if job is None:
         return False
     function, arguments, finish = job
-    result, error = _outcome(function, arguments)
+    result, errors = _outcome(function, arguments)
     # A loop that was closed with the call under way has nobody who waits for it.
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(finish, result, error)
+        loop.call_soon_threadsafe(finish, result, errors)
     return True
 
 
-def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, list[BaseException]]:
     # A frame of its own, which the traceback of the error keeps instead of one that knows who waits for it.
     try:
-        return function(*arguments), None
+        return function(*arguments), []
     except BaseException as error:  # noqa: BLE001 - it is raised to whoever waits for the call
-        return None, error
+        return None, [error]
