@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Threads:
         self._limit = limit
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._started = 0
+        # Also for a store that nobody closed: its threads end when it is forgotten.
+        self._end = weakref.finalize(self, _tell_to_end, self._jobs, limit)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Return what the call returns, or raise what it raises, when it has run on a thread.
@@ -65,8 +68,12 @@ class Threads:
 
     def stop(self) -> None:
         """Let the threads end after what was submitted; nothing may be submitted from here on."""
-        for _ in range(self._started):
-            self._jobs.put(None)
+        self._end()
+
+
+def _tell_to_end(jobs: queue.SimpleQueue[_Job | None], threads: int) -> None:
+    for _ in range(threads):
+        jobs.put(None)
 
 
 def _work(loop: asyncio.AbstractEventLoop, jobs: queue.SimpleQueue[_Job | None]) -> None:
