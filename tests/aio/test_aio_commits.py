@@ -74,6 +74,27 @@ def test_a_flush_under_way_covers_nobody_who_comes_later(path, faults):
     asyncio.run(main())
 
 
+def test_who_was_served_goes_along_with_those_who_wait(path, faults):
+    gate = faults.flush = Gate(FLUSHER)
+
+    async def twice(store):
+        await put_and_flush(store, 0)
+        await put_and_flush(store, 1)
+
+    async def main():
+        async with open_faulty(path, faults) as store:
+            before = gate.count
+            with gate.shut():
+                first = asyncio.create_task(twice(store))
+                await gate.arrival()
+                others = [asyncio.create_task(put_and_flush(store, number)) for number in range(2, TASKS)]
+                await turns()
+            await asyncio.gather(first, *others)
+            assert gate.count == before + 2
+
+    asyncio.run(main())
+
+
 def test_what_was_put_before_a_flush_is_in_what_it_wrote(path, faults):
     async def main():
         async with open_faulty(path, faults) as store:

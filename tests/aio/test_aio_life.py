@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 
+import numpy as np
 import pytest
 from held_medium import FLUSHER, THREADS, Gate, open_faulty, threads_named, turns
 from store_faults import input_output_error
@@ -16,7 +19,7 @@ from store_records import assert_holds, digest, info, rows
 
 import siltstone
 import siltstone.aio
-from siltstone.errors import ClosedError, LockedError, MediumError, StateError
+from siltstone.errors import ClosedError, EntryError, LockedError, MediumError, StateError
 
 
 def calls_of(store):
@@ -182,6 +185,30 @@ def test_calls_under_way_finish_or_say_that_it_is_closed(path, faults):
                 assert_holds(store, range(1000 * number, 1000 * number + 1000))
 
 
+def test_a_call_that_is_cancelled_ends_its_waiting_and_nothing_else(path, faults):
+    async def main():
+        unhandled = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: unhandled.append(what))
+        before = threads_named()
+        store = await open_faulty(path, faults)
+        gate = faults.write = Gate(THREADS)
+        with gate.shut():
+            call = asyncio.create_task(store.put_many(*rows(range(1000))))
+            await gate.arrival()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await store.flush()
+        threads = [thread for thread in threads_named() if thread not in before]
+        await store.close()
+        for thread in threads:
+            thread.join()
+        await turns()
+        assert not unhandled
+
+    asyncio.run(main())
+
+
 def test_a_close_that_is_cancelled_goes_on(path, faults):
     gate = faults.flush = Gate(FLUSHER)
 
@@ -226,6 +253,29 @@ def test_its_threads_end_with_it(path):
         assert len(threads) == 2
         for thread in threads:
             thread.join()
+
+    asyncio.run(main())
+
+
+def test_an_error_that_was_caught_holds_nothing(path):
+    async def main():
+        before = threads_named()
+        store = await siltstone.aio.open(path)
+        keys = np.zeros((300, 5), np.uint8)
+        kept = weakref.ref(keys)
+        gc.disable()
+        try:
+            with contextlib.suppress(EntryError):
+                await store.get_many(keys)
+            del keys
+            threads = [thread for thread in threads_named() if thread not in before]
+            await store.close()
+            for thread in threads:
+                thread.join()
+            # Without the collector of circles.
+            assert kept() is None
+        finally:
+            gc.enable()
 
     asyncio.run(main())
 
