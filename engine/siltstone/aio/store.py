@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: rows up to which a call is over sooner than a thread would begin with it
 _ROWS_HERE_MAX = 64
+#: the loop that runs on this thread, or None: the documented call that does not raise where there is none
+_running_loop = asyncio._get_running_loop
 #: calls that wait for the medium at a time, beside the flush
 _THREADS = 4
 
@@ -200,11 +202,7 @@ class AsyncStore:
         store.put(record)
 
     def _check_loop(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is not self._loop:
+        if _running_loop() is not self._loop:
             raise StateError(
                 f"{self!r} belongs to the event loop that opened it: use its `sync` elsewhere",
                 what="store",
@@ -212,8 +210,9 @@ class AsyncStore:
             )
 
     def _open(self) -> Store:
-        self._check_loop()
-        if self._closing is not None:
+        # One test for the usual case: this comes before every put and get.
+        if self._closing is not None or _running_loop() is not self._loop:
+            self._check_loop()
             raise ClosedError(f"{self._store!r}: the store is closed", what="store")
         return self._store
 
