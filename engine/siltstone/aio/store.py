@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: rows up to which a call is over sooner than a thread would begin with it
 _ROWS_HERE_MAX = 64
-#: the loop that runs on this thread, or None: the documented call that does not raise where there is none
+#: the loop that runs on this thread, or None: asyncio exports it for what is called too often for an exception
 _running_loop = asyncio._get_running_loop
 #: calls that wait for the medium at a time, beside the flush
 _THREADS = 4
