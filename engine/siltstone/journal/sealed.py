@@ -66,6 +66,8 @@ class SealedJournal:
         self.writer = ClusterWriter(
             self.key, extent.generation, tail, start.cluster, start.sequence, start.position
         )
+        #: the bytes of the unwritten tail cluster, as they change
+        self.tail = self.writer.tail_view()
         self.clusters = log_clusters(extent.length)
         #: why nothing more is acknowledged here, or None
         self.poison: SiltstoneError | None = None

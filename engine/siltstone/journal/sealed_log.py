@@ -190,7 +190,7 @@ class SealedLog:
 
     def _tail(self) -> memoryview:
         if self.writer is not None:
-            return memoryview(self.writer.writer.tail_view())
+            return memoryview(self.writer.tail)
         assert self._end is not None
         return self.reader.last_cluster(self._end)[0]
 

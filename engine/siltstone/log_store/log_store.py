@@ -136,7 +136,7 @@ class LogStore:
     def show_tail(self, journal: SealedJournal, start: int) -> None:
         """Let readers see the active journal's tail; its bytes from `start` on are new where it is the same cluster."""
         writer = journal.writer
-        self.index.publish_tail(self._numbers[journal.extent.id], writer.index, writer.tail_view(), start)
+        self.index.publish_tail(self._numbers[journal.extent.id], writer.index, journal.tail, start)
 
     def show_end(self, extent: Extent, end: End) -> None:
         """Let readers find the last cluster of a journal that is closed."""

@@ -189,10 +189,11 @@ class EntryType:
                 f"{self.name}: cannot encode {shown}: {describe_error(error)}", type=self.name
             ) from error
         # bytes(7) is seven zeros and bytes([7]) one byte: no codec that returns an int or a list meant that.
-        if not isinstance(payload, bytes | bytearray | memoryview):
-            given = type(payload).__name__
-            raise EntryError(f"{self.name}: encode gave a {given}, not bytes", type=self.name)
-        payload = bytes(payload)
+        if type(payload) is not bytes:
+            if not isinstance(payload, bytes | bytearray | memoryview):
+                given = type(payload).__name__
+                raise EntryError(f"{self.name}: encode gave a {given}, not bytes", type=self.name)
+            payload = bytes(payload)
         self._check_size(len(payload))
         return payload
 

@@ -73,15 +73,14 @@ class Shard:
     def _append(self, stream: NDArray[np.uint8], records: int) -> None:
         journal = self._writable()
         self.store.check_room(records)
-        start = journal.writer.used
-        before = journal.position
+        before = journal.writer.position
         try:
             positions = journal.append_stream(stream)
             self._last_change = self.volume.ports.clock()
-            self.store.show_tail(journal, start)
+            self.store.show_tail(journal, before[1])
             self.store.apply(journal.extent, stream, positions)
         except MemoryError as error:
-            if journal.position == before:
+            if journal.writer.position == before:
                 raise
             self.broken = LogStoreFullError(
                 f"shard {self.number}: {error}; what was put is in the journal, and found after opening the store"
@@ -91,7 +90,7 @@ class Shard:
             raise self.broken.to_keep() from error
         except BaseException as error:
             # What the journal did not take is told by its error; what it took must also be in the index.
-            if journal.position != before:
+            if journal.writer.position != before:
                 self.broken = self._interrupted(error)
             raise
 
@@ -187,7 +186,7 @@ class Shard:
             journal is not None
             and journal.poison is None
             and self.spare is None
-            and 2 * journal.position.cluster >= journal.clusters
+            and 2 * journal.writer.index >= journal.clusters
         )
 
     def make_spare(self, clusters: int = 0) -> None:

@@ -223,7 +223,8 @@ class Volume:
 
     def check_process(self) -> None:
         """StateError in a process that was forked from the one that opened the volume."""
-        if self.is_forked:
+        # Asked at every write.
+        if os.getpid() != self._process:
             raise StateError(
                 f"{self.backend.url}: opened by process {self._process}; this is {os.getpid()}, forked from it: open"
                 " the store after forking",
