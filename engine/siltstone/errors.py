@@ -101,7 +101,11 @@ class VersionError(SiltstoneError):
 
 
 class LockedError(SiltstoneError):
-    """Somebody else holds the volume. Facts: url, holder (text naming process and command, or "unknown")."""
+    """Somebody else holds the volume.
+
+    Facts: url, holder (text naming process and command, or "unknown"), and where known is_ending (nobody has it
+    who lives on).
+    """
 
 
 class RefusedDeviceError(SiltstoneError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from siltstone.errors import AlreadyExistsError, LockedError, RefusedDeviceError, SiltstoneError
+from siltstone.errors import AlreadyExistsError, RefusedDeviceError, SiltstoneError
 from siltstone.format.constants import (
     EXTENTS_OFFSET,
     SLOT_OFFSETS,
@@ -17,6 +17,7 @@ from siltstone.format.constants import (
     SUPERBLOCK_PAYLOAD_MAX,
 )
 from siltstone_plugins._blkid import probe
+from siltstone_plugins._failures import in_use
 from siltstone_plugins._holders import device_holder
 from siltstone_plugins._options import FORCEABLE
 from siltstone_plugins._signatures import REACH, Edges, signatures
@@ -49,8 +50,7 @@ def explain_busy(url: str, device: Device) -> SiltstoneError:
         if reason != "partitioned":
             message = f"{url} refused: {what}; the kernel itself forbids to write it then"
             return RefusedDeviceError(message, url=url, reason=reason)
-    holder = device_holder(device.rdev)
-    return LockedError(f"{url} is in use by {holder}", url=url, holder=holder)
+    return in_use(url, device_holder(device.rdev))
 
 
 def _uses(device: Device) -> list[tuple[str, str]]:

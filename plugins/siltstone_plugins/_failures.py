@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from siltstone.errors import (
     DiskFullError,
+    LockedError,
     MediumError,
     NotFoundError,
     ReadOnlyError,
     SiltstoneError,
 )
+
+if TYPE_CHECKING:
+    from siltstone_plugins._holders import Holder
 
 #: no space, no quota, or a limit on the size of files
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -87,6 +92,13 @@ def check_range(url: str, operation: str, offset: int, length: int, size: int, a
             length=length,
             errno=errno.EINVAL,
         )
+
+
+def in_use(url: str, holder: Holder) -> LockedError:
+    """Return the error for a medium that somebody else has."""
+    return LockedError(
+        f"{url} is in use by {holder.name}", url=url, holder=holder.name, is_ending=holder.is_ending
+    )
 
 
 def refuse_writing(url: str, operation: str) -> ReadOnlyError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +15,18 @@ _NAMED_MAX: Final = 3
 _COMMAND_MAX: Final = 120
 
 
-def lock_holder(path: str, status: os.stat_result) -> str:
+class Holder(NamedTuple):
+    """Who has something.
+
+    :param name: for people
+    :param is_ending: whether nobody has it who lives on: whoever took it has ended, and what it started is ending
+    """
+
+    name: str
+    is_ending: bool
+
+
+def lock_holder(path: str, status: os.stat_result) -> Holder:
     """Name the processes that hold a flock on a file: by /proc/locks, else by their open descriptors."""
     found = list(_listed_locks(status))
     if not found:
@@ -30,7 +41,7 @@ def lock_holder(path: str, status: os.stat_result) -> str:
     return _describe_all(found)
 
 
-def device_holder(rdev: int, *, but: int = -1) -> str:
+def device_holder(rdev: int, *, but: int = -1) -> Holder:
     """Name the processes that have a block device open, but for the descriptor `but` of this process."""
     mine = f"/proc/{os.getpid()}/fd/{but}"
 
@@ -57,11 +68,30 @@ def describe(process: int) -> str:
     return f"process {process} ({shown})" + (", this process" if process == os.getpid() else "")
 
 
-def _describe_all(processes: list[int]) -> str:
+def _describe_all(processes: list[int]) -> Holder:
+    ending = all(_is_ending(process) for process in processes)
     named = [describe(process) for process in dict.fromkeys(processes)]
     if len(named) > _NAMED_MAX:
         named[_NAMED_MAX:] = [f"{len(named) - _NAMED_MAX} more"]
-    return "; ".join(named) or UNKNOWN
+    return Holder("; ".join(named) or UNKNOWN, ending)
+
+
+def _is_ending(process: int) -> bool:
+    """Whether a process has ended, or is a worker whose core has: the kernel ends that too."""
+    import psutil
+
+    try:
+        running = psutil.Process(process)
+        command = running.cmdline()
+        if running.status() == psutil.STATUS_ZOMBIE or not command:
+            return True
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+    return (
+        "siltstone_workers" in command and command[-1].isdigit() and not psutil.pid_exists(int(command[-1]))
+    )
 
 
 def _listed_locks(status: os.stat_result) -> Iterator[int]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import (
     DiskFullError,
-    LockedError,
     MediumError,
     NotFoundError,
     RefusedDeviceError,
@@ -23,7 +22,7 @@ from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.plugin import BackendOptions, BackendType, hookimpl
 from siltstone_plugins import _sysfs
 from siltstone_plugins._device_checks import check_content, check_use, explain_busy
-from siltstone_plugins._failures import NO_SPACE, check_range, failed, not_opened, refuse_writing
+from siltstone_plugins._failures import NO_SPACE, check_range, failed, in_use, not_opened, refuse_writing
 from siltstone_plugins._holders import device_holder, lock_holder
 from siltstone_plugins._options import check_names, choice, flag
 from siltstone_plugins._posix import FLAGS, DescriptorBackend, reopened
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from siltstone.volume.backend import Handover
+    from siltstone_plugins._holders import Holder
 
 SCHEME: Final = "block"
 OPTIONS: Final = {
@@ -84,11 +84,10 @@ class BlockDeviceBackend(DescriptorBackend):
             deadline = time.monotonic() + LOCK_PATIENCE_S
             while (held := self._try_lock()) is not None:
                 if time.monotonic() > deadline:
-                    holder = held()
-                    raise LockedError(f"{self.url} is in use by {holder}", url=self.url, holder=holder)
+                    raise in_use(self.url, held())
                 time.sleep(_LOCK_PAUSE_S)
 
-    def _try_lock(self) -> Callable[[], str] | None:
+    def _try_lock(self) -> Callable[[], Holder] | None:
         """Return None once the lock is taken, else what finds out who holds it."""
         try:
             fcntl.flock(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from siltstone.errors import (
     AlreadyExistsError,
     DiskFullError,
-    LockedError,
     MediumError,
     NotFoundError,
     RefusedDeviceError,
@@ -23,7 +22,7 @@ from siltstone.errors import (
 from siltstone.plugin import BackendOptions, BackendType, hookimpl
 from siltstone_plugins import _statx
 from siltstone_plugins._creation import Creation
-from siltstone_plugins._failures import check_range, failed, not_opened, refuse_writing
+from siltstone_plugins._failures import check_range, failed, in_use, not_opened, refuse_writing
 from siltstone_plugins._holders import lock_holder
 from siltstone_plugins._mounts import local_lock
 from siltstone_plugins._options import check_names, choice
@@ -81,7 +80,7 @@ class FileBackend(DescriptorBackend):
                 fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 holder = lock_holder(self._path, os.fstat(self._descriptor))
-                raise LockedError(f"{self.url} is in use by {holder}", url=self.url, holder=holder) from error
+                raise in_use(self.url, holder) from error
             except OSError as error:
                 raise failed(self.url, "lock", 0, 0, error) from error
             self._check_name()

@@ -18,7 +18,13 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "siltstone-example"
 
 #: a distribution `siltstone` for the child, should the one under test not be installed
 BUILT_IN = "\n".join(
-    f"{name} = siltstone_plugins.{name}" for name in ("block_device", "file", "hash_info", "memory")
+    [
+        *(
+            f"{name} = siltstone_plugins.{name}"
+            for name in ("block_device", "file", "hash_info", "in_process", "memory")
+        ),
+        "worker_processes = siltstone_workers.plugin",
+    ]
 )
 
 

@@ -6,6 +6,7 @@ import os
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from siltstone.errors import WorkerError
 from siltstone.log_store.memory import shared_memory
 from siltstone.log_store.mirror import MirrorSpace
 from siltstone.volume.mapping import Mapping
@@ -35,12 +36,20 @@ class WorkerMemory:
     @classmethod
     def share(cls, sizes: Sequence[IndexSize]) -> tuple[int, int]:
         """The two descriptors of zeroed memory for shards of these sizes; the caller closes them."""
-        index = shared_memory("siltstone index", sum(size.address_bytes for size in sizes))
+        size = sum(size.address_bytes for size in sizes)
         try:
-            return index, MirrorSpace.share(len(sizes))
-        except BaseException:
-            os.close(index)
-            raise
+            index = shared_memory("siltstone index", size)
+            try:
+                return index, MirrorSpace.share(len(sizes))
+            except BaseException:
+                os.close(index)
+                raise
+        except OSError as error:
+            raise WorkerError(
+                f"memory to share with workers, {size} bytes of address space: {error.strerror}; where the size of"
+                " files or the number of descriptors is limited (ulimit -f, -n), open with workers=0",
+                cause=str(error),
+            ) from error
 
     def map_index(self, place: int, *, writable: bool) -> Mapping:
         """Map the index of the shard at this place in the order of `sizes`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from siltstone.errors import AlreadyExistsError, ForeignVolumeError, SiltstoneError
+from siltstone.errors import AlreadyExistsError, ForeignVolumeError, LockedError, SiltstoneError
 from siltstone.format.constants import SLOT_OFFSETS
 from siltstone.format.superblock import RecordedType
 from siltstone.plugin.types import BackendOptions
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from siltstone.volume.backend import Backend
 
 _PROBE = 64 * 1024
+#: how long a holder of the medium that is ending is waited for, and how often is looked [seconds]
+_ENDING_SECONDS = 2.0
+_LOCK_PAUSE_SECONDS = 0.02
 
 
 def locate(
@@ -35,8 +39,22 @@ def locate(
 
 
 def open_backend(host: PluginHost, options: StoreOptions, *, create: bool) -> Backend:
-    """The locked backend of the target; with `create` it may be a new one, of size 0."""
+    """The locked backend of the target; with `create` it may be a new one, of size 0.
+
+    A holder that is ending is waited for: the workers of a core that was killed end a moment after it.
+    """
     kind, rest, backend_options = locate(host, options, create=create)
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            return _open_locked(kind, rest, backend_options)
+        except LockedError as error:
+            if not error.fields.get("is_ending") or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+def _open_locked(kind: BackendType, rest: str, backend_options: BackendOptions) -> Backend:
     backend = kind.open(rest, backend_options)
     try:
         backend.lock()
