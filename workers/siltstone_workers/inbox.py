@@ -41,13 +41,8 @@ class Inbox:
         self._credit = channel.window
         self._ended: BaseException | None = None
 
-    @property
-    def has_request(self) -> bool:
-        """Whether :meth:`next_request` has one without reading the pipe."""
-        return bool(self._requests) or self._channel.has_buffered
-
     def next_request(self, timeout: float) -> Message | None:
-        """The next message that is no answer; None where none came within `timeout` seconds."""
+        """The next message that is no answer; None where none came within `timeout` seconds, 0 to look only."""
         self._wait(lambda: bool(self._requests), timeout)
         with self._condition:
             return self._requests.popleft() if self._requests else None
@@ -80,21 +75,28 @@ class Inbox:
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
         """Return once `done`, read under the condition, or the time is over; read the pipe where nobody does."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        left = timeout
         while True:
             with self._condition:
-                while True:
-                    if done():
-                        return
-                    if self._ended is not None:
-                        raise self._ended
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        return
-                    if not self._someone_reads:
-                        break
+                while (
+                    not done() and self._someone_reads and self._ended is None and (left is None or left > 0)
+                ):
                     self._condition.wait(left)
+                    left = None if deadline is None else deadline - time.monotonic()
+                if done():
+                    return
+                if self._ended is not None:
+                    raise self._ended
+                if self._someone_reads:
+                    return
                 self._someone_reads = True
             self._read(left)
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                with self._condition:
+                    if self._ended is not None and not done():
+                        raise self._ended
+                return
 
     def _read(self, timeout: float | None) -> None:
         message: Message | None = None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: the part of its window after which a sender is told what was dealt with
 _REPORT_PART: Final = 4
+#: messages that are still dealt with before a flush that somebody waits for
+_COVERED_MAX: Final = 256
 
 
 class State(Enum):
@@ -114,6 +116,7 @@ class WorkerMachine:
     state: State = State.GREETED
     _sequences: dict[int, int] = field(default_factory=dict)
     _flushes: list[int] = field(default_factory=list)
+    _since_flush: int = 0
     _credit: int = 0
     _touched: dict[int, int] = field(default_factory=dict)
 
@@ -123,6 +126,7 @@ class WorkerMachine:
         """A message of the core came; what is to be done at once. ProtocolError where it breaks a rule."""
         fields = message.fields
         kind = fields[0]
+        self._since_flush += bool(self._flushes)
         if kind == Kind.APPEND:
             return [self._append(message)]
         if kind == Kind.DELETE:
@@ -156,11 +160,22 @@ class WorkerMachine:
             return [Exit()]
         raise ProtocolError(f"a worker is not sent messages of kind {kind}", rule="kind", value=kind)
 
+    @property
+    def must_look(self) -> bool:
+        """Whether somebody waits for a flush, and more may have come that it can cover: look, but do not wait."""
+        return bool(self._flushes)
+
+    @property
+    def flush_is_due(self) -> bool:
+        """Whether those who wait for a flush have waited for others long enough."""
+        return bool(self._flushes) and self._since_flush >= _COVERED_MAX
+
     def drained(self) -> list[Instruction]:
         """Nothing more has come yet: one flush for all who asked."""
         if not self._flushes:
             return []
         requests, self._flushes = tuple(self._flushes), []
+        self._since_flush = 0
         return [Flush(requests)]
 
     def dealt_with(self, instruction: Append | Delete) -> None:

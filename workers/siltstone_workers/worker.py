@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 _TICK_SECONDS: Final = 0.25
 #: seconds of silence after which the core is told what was dealt with although it does not wait for it
 _REPORT_SECONDS: Final = 0.02
+#: seconds after which a worker that is sent nothing looks whether anything is wrong with the pipe
+_IDLE_SECONDS: Final = 3600.0
 #: entries without a key are sent on in pieces of this size [bytes]
 _ENTRIES_BYTES: Final = 128 * 1024
 
@@ -71,17 +73,26 @@ class Worker:
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
         while True:
-            message = self._inbox.next_request(_REPORT_SECONDS if self._machine.has_news else 3600.0)
-            if message is None:
+            message = self._inbox.next_request(self._patience())
+            if message is not None:
+                instructions = self._machine.receive(message)
+            elif self._machine.must_look:
+                instructions = self._machine.drained()
+            else:
                 self._report()
                 continue
-            instructions = self._machine.receive(message)
-            if not self._inbox.has_request:
+            if self._machine.flush_is_due:
                 instructions += self._machine.drained()
             for instruction in instructions:
                 if isinstance(instruction, machine.Exit):
                     return
                 self._perform(instruction)
+
+    def _patience(self) -> float:
+        """How long to wait for the next message [seconds]."""
+        if self._machine.must_look:
+            return 0.0
+        return _REPORT_SECONDS if self._machine.has_news else _IDLE_SECONDS
 
     # ---- instructions
 
