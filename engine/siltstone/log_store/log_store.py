@@ -100,7 +100,9 @@ class LogStore:
         view = self.backend.map(extent.offset, extent.length)
         mirror = None
         if view is None:
-            region = self.mirrors and self.mirrors.map(number, extent.length, writable=True)
+            region = None
+            if self.mirrors is not None:
+                region = self.mirrors.map(number, extent.length, writable=True)
             mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
             view = mirror.copy
         self._numbers[extent.id] = number
