@@ -12,7 +12,7 @@ from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
     TAIL_IN_LOG, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
     load_relaxed, prefetch, segment_of, shard_of, unchanged)
-from siltstone.index.mapped cimport MappedIndex, begin_lookup, end_lookup
+from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
     ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
 from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup, names
@@ -268,6 +268,7 @@ cdef class Reader:
     cdef uint32_t shards
     cdef KeyTypes types
     cdef object stuck
+    cdef Turns *turns
 
     def __init__(self, indexes, pending=None, stuck=None):
         cdef MappedIndex index
@@ -277,6 +278,7 @@ cdef class Reader:
             raise ValueError(f"{len(self.indexes)} shards: must be 1-{SHARDS_MAX}")
         self.shards = <uint32_t>len(self.indexes)
         self.stuck = stuck
+        self.turns = all_turns()
         for i, index in enumerate(self.indexes):
             self.tables[i] = &index.table
         index = self.indexes[0]
@@ -333,10 +335,10 @@ cdef class Reader:
         query.done, query.no_memory = 0, False
         query.pending = NULL if self.pending is None else self.waiting
         while True:
-            turn = begin_lookup()
+            turn = begin_lookup(self.turns)
             with nogil:
                 failed = guarded(look, query)
-            end_lookup(turn)
+            end_lookup(self.turns, turn)
             if failed:
                 raise unreadable("looking up keys")
             if query.done == query.count:
