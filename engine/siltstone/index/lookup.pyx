@@ -104,6 +104,17 @@ cdef bint ask_pending(Query *query, Py_ssize_t i, const uint64_t *hashes, const 
     return True
 
 
+cdef inline bint any_pending(Query *query, const uint32_t *shards) noexcept nogil:
+    """Whether anything is on its way to a shard of a chunk."""
+    cdef Py_ssize_t i
+    cdef Waiting *waiting
+    for i in range(query.count):
+        waiting = query.pending[shards[i]]
+        if waiting != NULL and not is_empty(waiting):
+            return True
+    return False
+
+
 cdef bint ask_all_pending(Query *query, const uint64_t *hashes, const uint32_t *shards, bint *answered,
                           uint8_t *entry) noexcept nogil:
     """Answer what the pending entries of the shards of a chunk know, each lock taken once; False without memory."""
@@ -144,7 +155,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint8_t entry[256]
     cdef uint32_t shards[CHUNK]
     cdef bint answered[CHUNK]
-    cdef bint asked = query.pending != NULL
+    cdef bint asked
     cdef Table *table
     cdef Segment *segment
     cdef uint64_t *one
@@ -176,6 +187,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         prefetch(slots_one[i])
         prefetch(slots_two[i])
     # Before the first look at a slot: what is gone from there by now is in the index by now.
+    asked = query.pending != NULL and any_pending(query, shards)
     if asked and not ask_all_pending(query, hashes, shards, answered, entry):
         return False
     for i in range(query.count):
