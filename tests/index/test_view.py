@@ -6,17 +6,12 @@ import gc
 import os
 import signal
 import struct
-import subprocess
-import sys
 import threading
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from indexed_log import CLUSTER, HASH, SECRET, TYPES, IndexedLog
 from shared_log import SIZE, Writer, all_keys, versions_of
 
@@ -321,98 +316,3 @@ def test_the_writer_needs_memory_that_can_be_written(writer):
             SIZE.segments,
             SIZE.window_bytes,
         )
-
-
-BREAK = """
-import json, os, sys
-import numpy as np
-from indexed_log import HASH
-from shared_log import EXTENTS, EXTENT, SIZE, SharedLog, all_keys, entries_for
-from siltstone.index.lookup import Reader
-from siltstone.index.types import KeyTypes
-from siltstone.index.view import IndexView
-from siltstone.log_store.memory import shared_memory
-from siltstone.volume.mapping import Mapping
-from indexed_log import SECRET, TYPES
-
-class Stopped(Exception):
-    pass
-
-def stuck(shard):
-    raise Stopped
-
-index, volume = SIZE.share(), shared_memory("volume", EXTENTS * EXTENT)
-log, keys = SharedLog(index, volume), all_keys()[:3000]
-for start in range(0, 3000, 500):
-    log.apply(entries_for(keys[start : start + 500], 1))
-raw = memoryview(SIZE.map_shared(index, writable=True))
-
-def map(number, offset, length):
-    if offset + length > EXTENTS * EXTENT or offset % 4096:
-        raise ValueError("outside")
-    return Mapping(volume, offset, length)
-
-whole = bytes(raw)
-print("ready", flush=True)
-for line in sys.stdin:
-    places = json.loads(line)
-    for at, value in places:
-        raw[at] = value
-    view = None
-    for attempt in range(2):
-        try:
-            view = view or IndexView(
-                SIZE.map_shared(index, writable=False), KeyTypes(TYPES), SECRET, SIZE.segments, SIZE.window_bytes, map
-            )
-            reader = Reader([view], stuck=stuck)
-            reader.get_many(HASH, keys, 48)
-            for key in keys[:50]:
-                reader.get(HASH, key)
-        except (Stopped, ValueError, OSError):
-            pass
-    for at, value in places:
-        raw[at] = whole[at]
-    print("alive", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def breaker() -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", BREAK],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    assert process.stdout.readline() == "ready\n"
-    yield process
-    process.stdin.close()
-    process.wait()
-    process.stdout.close()
-
-
-WINDOWS_AT = SEGMENTS_AT + CLUSTER
-PLACES_TO_BREAK = st.one_of(
-    st.integers(0, 55),
-    st.integers(JOURNALS_AT, JOURNALS_AT + 4 * 64 - 1),
-    st.integers(SEGMENTS_AT, SEGMENTS_AT + 2 * 32 - 1),
-    st.integers(WINDOWS_AT, WINDOWS_AT + 4 * SIZE.window_bytes - 1),
-)
-
-
-@given(places=st.lists(st.tuples(PLACES_TO_BREAK, st.integers(0, 255)), min_size=1, max_size=40))
-@example(places=[(SEGMENTS_AT + 8 + byte, 0) for byte in range(4)])
-@example(places=[(SEGMENTS_AT + 8 + byte, 255) for byte in range(4)])
-@example(places=[(SEGMENTS_AT + 12 + byte, 255) for byte in range(4)])
-@example(places=[(JOURNALS_AT + 12, 2), *((JOURNALS_AT + 16 + byte, 255) for byte in range(8))])
-@example(places=[(JOURNALS_AT + 24, 77)])
-@example(places=[(JOURNALS_AT + 24, 77), (JOURNALS_AT + 42, 0), (JOURNALS_AT + 41, 16)])
-def test_whatever_the_shared_memory_says_the_reader_lives(breaker, places):
-    assert breaker.stdin is not None
-    assert breaker.stdout is not None
-    breaker.stdin.write(str([list(place) for place in places]) + "\n")
-    breaker.stdin.flush()
-    assert breaker.stdout.readline() == "alive\n", f"ended with {breaker.wait()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class WorkerMemory:
     """Two runs of memory without a name, one of them for mirrors and mostly never touched.
 
-    A descriptor each and not one for every shard: a process has few. They are whoever's that opened them.
+    A descriptor each and not one for every shard: a process has few. They are closed with the last who uses them.
 
     :param index: descriptor of the indexes
     :param mirrors: descriptor of the mirrors
@@ -33,14 +34,20 @@ class WorkerMemory:
         self.sizes = tuple(sizes)
         self._starts = [0, *accumulate(size.address_bytes for size in self.sizes)]
 
+    def __del__(self) -> None:
+        # A lookup in what a dead worker left may still have to map a mirror: the numbers must not be others' by then.
+        for descriptor in (self.index, self.mirrors):
+            with suppress(OSError):
+                os.close(descriptor)
+
     @classmethod
-    def share(cls, sizes: Sequence[IndexSize]) -> tuple[int, int]:
-        """The two descriptors of zeroed memory for shards of these sizes; the caller closes them."""
+    def share(cls, sizes: Sequence[IndexSize]) -> WorkerMemory:
+        """Zeroed memory for shards of these sizes; WorkerError where the system does not give it."""
         size = sum(size.address_bytes for size in sizes)
         try:
             index = shared_memory("siltstone index", size)
             try:
-                return index, MirrorSpace.share(len(sizes))
+                mirrors = MirrorSpace.share(len(sizes))
             except BaseException:
                 os.close(index)
                 raise
@@ -50,6 +57,7 @@ class WorkerMemory:
                 " files or the number of descriptors is limited (ulimit -f, -n), open with workers=0",
                 cause=str(error),
             ) from error
+        return cls(index, mirrors, sizes)
 
     def map_index(self, place: int, *, writable: bool) -> Mapping:
         """Map the index of the shard at this place in the order of `sizes`."""
@@ -58,5 +66,5 @@ class WorkerMemory:
         return mapping
 
     def mirrors_of(self, place: int) -> MirrorSpace:
-        """Where the mirrors of the shard at this place are."""
+        """Where the mirrors of the shard at this place are, while this memory lives."""
         return MirrorSpace(self.mirrors, place)

@@ -15,7 +15,6 @@ from siltstone_workers.memory import WorkerMemory
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from siltstone.log_store.mirror import MirrorSpace
     from siltstone.plugin.hosting import Hosting
     from siltstone.volume.backend import Handover
 
@@ -44,7 +43,7 @@ class WorkerPlace:
         hosting = self._hosting
         superblock = hosting.volume.superblock
         sizes = [index_size(superblock, shard, hosting.opening) for shard in self.shards]
-        self._memory = WorkerMemory(*WorkerMemory.share(sizes), sizes)
+        self._memory = WorkerMemory.share(sizes)
         types = hosting.opening.types
         return {shard: Ledger(shard, Pending(types, superblock.uuid)) for shard in self.shards}
 
@@ -55,11 +54,11 @@ class WorkerPlace:
         backend = hosting.volume.backend
         found = {}
         for place, shard in enumerate(self.shards):
-            size, mirrors = memory.sizes[place], memory.mirrors_of(place)
+            size = memory.sizes[place]
 
-            def map_journal(number: int, offset: int, length: int, mirrors: MirrorSpace = mirrors) -> Buffer:
+            def map_journal(number: int, offset: int, length: int, place: int = place) -> Buffer:
                 if self._mirrored:
-                    return mirrors.map(number, length)
+                    return memory.mirrors_of(place).map(number, length)
                 view = backend.map(offset, length)
                 assert view is not None
                 return view
@@ -113,7 +112,4 @@ class WorkerPlace:
 
     def release(self) -> None:
         """Give up the memory; who reads in it still finishes there."""
-        memory, self._memory = self._memory, None
-        if memory is not None:
-            os.close(memory.index)
-            os.close(memory.mirrors)
+        self._memory = None

@@ -12,7 +12,7 @@ from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
     TAIL_IN_LOG, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
     load_relaxed, prefetch, segment_of, shard_of, unchanged)
-from siltstone.index.mapped cimport MappedIndex, begin_lookup, end_lookup
+from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
     ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
 from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup, names
@@ -104,6 +104,17 @@ cdef bint ask_pending(Query *query, Py_ssize_t i, const uint64_t *hashes, const 
     return True
 
 
+cdef inline bint any_pending(Query *query, const uint32_t *shards) noexcept nogil:
+    """Whether anything is on its way to a shard of a chunk."""
+    cdef Py_ssize_t i
+    cdef Waiting *waiting
+    for i in range(query.count):
+        waiting = query.pending[shards[i]]
+        if waiting != NULL and not is_empty(waiting):
+            return True
+    return False
+
+
 cdef bint ask_all_pending(Query *query, const uint64_t *hashes, const uint32_t *shards, bint *answered,
                           uint8_t *entry) noexcept nogil:
     """Answer what the pending entries of the shards of a chunk know, each lock taken once; False without memory."""
@@ -144,7 +155,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint8_t entry[256]
     cdef uint32_t shards[CHUNK]
     cdef bint answered[CHUNK]
-    cdef bint asked = query.pending != NULL
+    cdef bint asked
     cdef Table *table
     cdef Segment *segment
     cdef uint64_t *one
@@ -176,6 +187,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         prefetch(slots_one[i])
         prefetch(slots_two[i])
     # Before the first look at a slot: what is gone from there by now is in the index by now.
+    asked = query.pending != NULL and any_pending(query, shards)
     if asked and not ask_all_pending(query, hashes, shards, answered, entry):
         return False
     for i in range(query.count):
@@ -268,6 +280,7 @@ cdef class Reader:
     cdef uint32_t shards
     cdef KeyTypes types
     cdef object stuck
+    cdef Turns *turns
 
     def __init__(self, indexes, pending=None, stuck=None):
         cdef MappedIndex index
@@ -277,6 +290,7 @@ cdef class Reader:
             raise ValueError(f"{len(self.indexes)} shards: must be 1-{SHARDS_MAX}")
         self.shards = <uint32_t>len(self.indexes)
         self.stuck = stuck
+        self.turns = all_turns()
         for i, index in enumerate(self.indexes):
             self.tables[i] = &index.table
         index = self.indexes[0]
@@ -333,10 +347,10 @@ cdef class Reader:
         query.done, query.no_memory = 0, False
         query.pending = NULL if self.pending is None else self.waiting
         while True:
-            turn = begin_lookup()
+            turn = begin_lookup(self.turns)
             with nogil:
                 failed = guarded(look, query)
-            end_lookup(turn)
+            end_lookup(self.turns, turn)
             if failed:
                 raise unreadable("looking up keys")
             if query.done == query.count:

@@ -6,6 +6,28 @@ from siltstone.index.layout cimport JOURNALS, Map, Table
 from siltstone.index.types cimport KeyTypes
 
 
+# A view that was replaced may still be read by a lookup that has begun. Lookups count themselves under the parity
+# of the turn that they began in; a turn ends when none of the turn before it is left, so that two turns after a
+# view was replaced nobody reads it. All of it is touched under the interpreter lock only.
+cdef struct Turns:
+    uint64_t now
+    Py_ssize_t running[2]
+
+
+cdef Turns *all_turns() noexcept
+
+
+cdef inline int begin_lookup(Turns *turns) noexcept:
+    """Say that this thread starts to read maps; what it gets is for end_lookup."""
+    turns.running[turns.now & 1] += 1
+    return turns.now & 1
+
+
+cdef inline void end_lookup(Turns *turns, int turn) noexcept:
+    """Say that it reads them no longer."""
+    turns.running[turn] -= 1
+
+
 cdef class MappedIndex:
     cdef Table table
     cdef Map maps[JOURNALS]
@@ -21,7 +43,3 @@ cdef class MappedIndex:
     cdef int set_map(self, int journal, view, uint64_t life) except -1
     cdef int drop_replaced(self) except -1
     cdef int map_again(self, int journal) except -1
-
-
-cdef int begin_lookup() noexcept
-cdef void end_lookup(int turn) noexcept

@@ -10,23 +10,13 @@ from siltstone.index.layout cimport (
     JOURNALS, JOURNALS_AT, SEGMENTS_AT, TAIL_AT, Header, Journal, Segment, load_relaxed, sip_load, store_release,
     windows_at)
 
-# A view that was replaced may still be read by a lookup that has begun. Lookups count themselves under the parity
-# of the turn that they began in; a turn ends when none of the turn before it is left, so that two turns after a
-# view was replaced nobody reads it. All of it is touched under the interpreter lock only.
-cdef unsigned long long turn_now = 0
-cdef Py_ssize_t running[2]
-running[0] = running[1] = 0
+cdef Turns turns
+memset(&turns, 0, sizeof(turns))
 
 
-cdef int begin_lookup() noexcept:
-    """Say that this thread starts to read maps; what it gets is for end_lookup."""
-    running[turn_now & 1] += 1
-    return turn_now & 1
-
-
-cdef void end_lookup(int turn) noexcept:
-    """Say that it reads them no longer."""
-    running[turn] -= 1
+cdef Turns *all_turns() noexcept:
+    """The count of the lookups of this process."""
+    return &turns
 
 
 cdef class MappedIndex:
@@ -97,7 +87,7 @@ cdef class MappedIndex:
             data = view
             base, length = &data[0], data.shape[0]
         if self.views[journal] is not None:
-            self.replaced.append((turn_now, self.views[journal]))
+            self.replaced.append((turns.now, self.views[journal]))
         self.views[journal] = None if view is None else (view, data)
         store_release(&entry.life, 0)
         entry.base = base
@@ -107,12 +97,11 @@ cdef class MappedIndex:
 
     cdef int drop_replaced(self) except -1:
         """Let go of views that no lookup can be reading any more."""
-        global turn_now
         for _ in range(2):
-            if running[1 - (turn_now & 1)] == 0:
-                turn_now += 1
+            if turns.running[1 - (turns.now & 1)] == 0:
+                turns.now += 1
         # Not in place: what goes with a view may run anything, this included.
-        self.replaced = [(turn, old) for turn, old in self.replaced if turn + 2 > turn_now]
+        self.replaced = [(turn, old) for turn, old in self.replaced if turn + 2 > turns.now]
         return 0
 
     cdef int map_again(self, int journal) except -1:
