@@ -10,7 +10,7 @@ BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := pyproject.toml setup.py $(shell find engine -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
+SOURCES := pyproject.toml setup.py $(shell find engine workers -name '*.pyx' -o -name '*.pxd' -o -name '*.h')
 DEMO := build/demo.silt
 
 .PHONY: help demo test lint battery bench install clean
@@ -66,8 +66,8 @@ $(INSTALLED): $(SOURCES)
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find engine plugins workers tests benchmarks examples \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
-	find engine -name '*.so' -delete
-	find engine -name '*.pyx' | sed 's/pyx$$/c/' | xargs rm -f
+	find engine workers -name '*.so' -delete
+	find engine workers -name '*.pyx' | sed 's/pyx$$/c/' | xargs rm -f
 
 define CHECK_PYTHON
 import importlib.util, pathlib, sys, sysconfig

@@ -10,11 +10,11 @@ from setuptools import Extension, setup
 SOURCES = "engine/siltstone"
 
 
-def kernel(name: str) -> Extension:
-    """One extension module from engine/siltstone/<package>/<name>.pyx."""
+def kernel(name: str, package: str = "siltstone", folder: str = SOURCES) -> Extension:
+    """One extension module of a package from its <name>.pyx, dots for folders."""
     return Extension(
-        f"siltstone.{name}",
-        [f"{SOURCES}/{name.replace('.', '/')}.pyx"],
+        f"{package}.{name}",
+        [f"{folder}/{name.replace('.', '/')}.pyx"],
         include_dirs=[SOURCES],
         # No -march=native: a wheel travels to other processors.
         extra_compile_args=["-O3", "-g0", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
@@ -35,6 +35,7 @@ setup(
             kernel("index.types"),
             kernel("index.view"),
             kernel("volume.mapping"),
+            kernel("waiting", "siltstone_workers", "workers/siltstone_workers"),
         ],
         include_path=["engine"],
         compiler_directives={

@@ -1,4 +1,4 @@
-"""``python -m siltstone_workers READ WRITE PARENT``: a worker, started by a core that it talks to through two pipes."""
+"""``python -m siltstone_workers REQUESTS EVENTS ANSWERS PARENT``: a worker, started by a core, with its pipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from typing import Final
 
 from siltstone.errors import SiltstoneError
-from siltstone_workers.channel import Channel, ChannelClosedError, Message
+from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.inbox import Inbox
@@ -46,31 +46,30 @@ def greet(message: Message | None) -> WorkerConfig:
     return WorkerConfig.from_bulk(message.bulk)
 
 
-def run(channel: Channel) -> int:
+def run(requests: Receiver, events: Sender, answers: Sender) -> int:
     """Be a worker until the core has had enough or is gone; the exit code."""
     try:
-        config = greet(channel.receive())
+        config = greet(requests.receive())
         os.nice(config.niceness)
         if config.affinity is not None:
             os.sched_setaffinity(0, config.affinity)
-        inbox = Inbox(channel)
-        worker = Worker(config, channel, inbox)
-        channel.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), None])
+        worker = Worker(config, Inbox(requests, events), events, answers, requests.window)
+        events.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), None])
         worker.run()
     except ChannelClosedError:
         return _OVER
     except (SiltstoneError, OSError) as error:
-        return tell(channel, error)
+        return tell(events, error)
     except Exception as error:
         logging.getLogger(__name__).exception("worker")
-        return tell(channel, error)
+        return tell(events, error)
     return _OVER
 
 
-def tell(channel: Channel, error: BaseException) -> int:
+def tell(events: Sender, error: BaseException) -> int:
     """Say why this worker ends, to whoever still listens."""
     try:
-        channel.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), error_to_wire(error)])
+        events.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), error_to_wire(error)])
     except (ChannelClosedError, OSError, ValueError):
         return _OVER
     return _FAILED
@@ -79,8 +78,9 @@ def tell(channel: Channel, error: BaseException) -> int:
 def main(arguments: list[str]) -> int:
     """Check what is there, and be a worker."""
     try:
-        reading, writing, parent = map(int, arguments)
-        os.fstat(reading), os.fstat(writing)
+        requests, events, answers, parent = map(int, arguments)
+        for pipe in (requests, events, answers):
+            os.fstat(pipe)
     except (ValueError, OSError):
         sys.stderr.write(
             "siltstone_workers: a worker is started by a core, with its pipes; see `siltstone --help`\n"
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
         return _USAGE
     logging.basicConfig(format="siltstone worker %(process)d: %(levelname)s: %(message)s")
     die_with(parent)
-    return run(Channel(reading, writing))
+    return run(Receiver(requests), Sender(events), Sender(answers))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One end of a pair of pipes: sends and receives whole messages."""
+"""The two ends of a pipe: whole messages go in, and come out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ from siltstone_workers.frames import (
     encode_frame,
     frame_length,
 )
+from siltstone_workers.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
-__all__ = ["Channel", "ChannelClosedError", "Message", "SilentError", "frame_limit", "make_pipe"]
+__all__ = [
+    "ChannelClosedError",
+    "Message",
+    "Receiver",
+    "Sender",
+    "SilentError",
+    "frame_limit",
+    "make_pipe",
+    "pipe_size",
+]
 
 #: what a pipe is asked to hold [bytes]
 _PIPE_SIZE: Final = 1024 * 1024
@@ -77,34 +87,26 @@ def frame_limit(descriptor: int) -> int:
     return max(FRAME_MIN, pipe_size(descriptor) // 4)
 
 
-class Channel:
-    """One end: `reading` and `writing` are owned from now on. Any thread may send; one at a time may receive.
+class Sender:
+    """The writing end of a pipe, owned from now on. Any thread may send.
 
-    `limit` is how many bytes the body of a frame may have, both ways. `window` is how many bytes of counted
-    messages (:mod:`siltstone_workers.credit`) may be under way: half of the pipe, so that they never block in it,
-    and what is not counted, answers above all, has the other half.
+    `window` is how many bytes of counted messages may be under way: half of the pipe, so that they never block in
+    it, and what is not counted, answers above all, has the other half.
 
     :param silence: how long a write may find the pipe full before the other end counts as hung [seconds]; None:
         for ever
     """
 
-    def __init__(self, reading: int, writing: int, *, silence: float | None = None) -> None:
-        self._reading = reading
+    def __init__(self, writing: int, *, silence: float | None = None) -> None:
         self._writing = writing
         self._silence = silence
-        self.limit = min(frame_limit(reading), frame_limit(writing))
+        self._limit = frame_limit(writing)
         self.window = pipe_size(writing) // 2
         os.set_blocking(writing, False)
         self._send_lock = threading.Lock()
         self._torn = False  # a frame was begun and not ended: nothing after it would be understood
         self._in_parts = False
-        self._buffer = bytearray(_BUFFER_SIZE)
-        self._start = self._fill = 0
-        self._assembler = Assembler()
-        self._assembled = 0
         self._closed = False
-
-    # ---- sending
 
     def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> int:
         """Write one message, in parts where its bulk is longer than a frame; the bytes that it took.
@@ -112,7 +114,7 @@ class Channel:
         Returns when all of it is in the pipe. ChannelClosedError, SilentError: the other end is gone or hung, and
         nothing more can be sent.
         """
-        room = self.limit - MESSAGE_MAX - BULK_HEAD_SIZE
+        room = self._limit - MESSAGE_MAX - BULK_HEAD_SIZE
         view = None if bulk is None else memoryview(bulk).cast("B")
         size = 0
         with self._send_lock:
@@ -164,19 +166,42 @@ class Channel:
         if not poll.poll(None if self._silence is None else self._silence * 1000):
             raise SilentError(f"the pipe stayed full for {self._silence} s")
 
-    # ---- receiving
+    def close(self) -> None:
+        """Close the pipe, once no send is under way; closing twice is allowed."""
+        with self._send_lock:
+            if not self._closed:
+                self._closed = True
+                with suppress(OSError):
+                    os.close(self._writing)
 
-    def receive(self, timeout: float | None = None) -> Message | None:
-        """The next whole message; None where none came within `timeout` seconds. One thread at a time.
+
+class Receiver:
+    """The reading end of a pipe, owned from now on. One thread at a time may receive.
+
+    `window` is what the sender has as its window.
+    """
+
+    def __init__(self, reading: int) -> None:
+        self.reading = reading
+        self._limit = frame_limit(reading)
+        self.window = pipe_size(reading) // 2
+        self._buffer = bytearray(_BUFFER_SIZE)
+        self._start = self._fill = 0
+        self._assembler = Assembler()
+        self._assembled = 0
+        self._is_open = True
+
+    def receive(self, timeout: float | None = None, *, awake: float = 0.0) -> Message | None:
+        """The next whole message; None where none came within `timeout` seconds, `awake` of them without sleep.
 
         ChannelClosedError at the end of the pipe; ProtocolError where it ends inside a frame, or breaks a rule.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             while self._fill - self._start < PREFIX_SIZE:
-                if not self._read_some(deadline):
+                if not self._read_some(deadline, awake):
                     return None
-            length = frame_length(self._buffer[self._start : self._start + PREFIX_SIZE], self.limit)
+            length = frame_length(self._buffer[self._start : self._start + PREFIX_SIZE], self._limit)
             body = self._take_body(length, deadline)
             if body is None:
                 return None
@@ -199,7 +224,7 @@ class Channel:
     def _take_body(self, length: int, deadline: float | None) -> memoryview | None:
         """The body behind the prefix, in memory of its own; None, with nothing taken, where the time was too short."""
         while self._fill - self._start < min(PREFIX_SIZE + length, _BUFFER_SIZE):
-            if not self._read_some(deadline):
+            if not self._read_some(deadline, 0.0):
                 return None
         start = self._start + PREFIX_SIZE
         have = min(length, self._fill - start)
@@ -213,8 +238,7 @@ class Channel:
         view[:have] = memoryview(self._buffer)[start : start + have]
         self._start = self._fill = 0
         while have < length:
-            self._wait_readable(deadline=None)
-            count = os.readv(self._reading, [view[have:]])
+            count = os.readv(self.reading, [view[have:]])
             if count == 0:
                 raise ProtocolError(
                     f"the pipe ended {length - have} bytes before the end of a frame",
@@ -224,15 +248,17 @@ class Channel:
             have += count
         return view
 
-    def _read_some(self, deadline: float | None) -> bool:
+    def _read_some(self, deadline: float | None, awake: float) -> bool:
         """Read what there is into the buffer; False where nothing came in time."""
         if self._start:
             left = self._fill - self._start
             self._buffer[:left] = self._buffer[self._start : self._fill]
             self._start, self._fill = 0, left
-        if not self._wait_readable(deadline):
+        if deadline is not None and not wait_readable(
+            self.reading, -1, max(0.0, deadline - time.monotonic()), awake
+        ):
             return False
-        count = os.readv(self._reading, [memoryview(self._buffer)[self._fill :]])
+        count = os.readv(self.reading, [memoryview(self._buffer)[self._fill :]])
         if count == 0:
             if self._fill:
                 raise ProtocolError(
@@ -242,22 +268,9 @@ class Channel:
         self._fill += count
         return True
 
-    def _wait_readable(self, deadline: float | None) -> bool:
-        if deadline is None:
-            return True  # the read itself waits
-        poll = select.poll()
-        poll.register(self._reading, select.POLLIN)
-        return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
-
-    def fileno(self) -> int:
-        """The descriptor that is readable when something comes."""
-        return self._reading
-
     def close(self) -> None:
-        """Close both pipes, once no send is under way; closing twice is allowed."""
-        with self._send_lock:
-            if not self._closed:
-                self._closed = True
-                for descriptor in (self._reading, self._writing):
-                    with suppress(OSError):
-                        os.close(descriptor)
+        """Close the pipe; closing twice is allowed."""
+        if self._is_open:
+            self._is_open = False
+            with suppress(OSError):
+                os.close(self.reading)

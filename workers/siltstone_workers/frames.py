@@ -59,7 +59,6 @@ _BIN32: Final = struct.Struct(">BI")
 _BIN32_CODE: Final = 0xC6
 #: every dimension of msgpack has its limit: a frame cannot ask for more memory than its own length
 _LIMITS: Final = {
-    "max_buffer_size": MESSAGE_MAX,
     "max_str_len": MESSAGE_MAX,
     "max_bin_len": MESSAGE_MAX,
     "max_array_len": 4096,
@@ -98,18 +97,17 @@ def frame_length(prefix: Buffer, limit: int) -> int:
 
 def decode_body(body: memoryview) -> tuple[list[Any], memoryview | None]:
     """The message and the bulk in a whole body; the bulk is a view of it. ProtocolError says which rule it breaks."""
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, use_list=True, **_LIMITS)
     head = body[:MESSAGE_MAX]
+    rest = body[len(body) :]
     try:
-        unpacker.feed(head)
-        message = unpacker.unpack()
-    except msgpack.OutOfData as error:
-        raise ProtocolError(
-            f"a message that does not end within {len(head)} bytes", rule="message", value=len(head)
-        ) from error
+        message = msgpack.unpackb(head, raw=False, strict_map_key=False, use_list=True, **_LIMITS)
+    except msgpack.ExtraData as extra:
+        message, rest = extra.unpacked, body[len(head) - len(extra.extra) :]
     except Exception as error:
-        # Its own errors share no base: ValueError, its subclasses, and errors of a buffer that is full.
-        raise ProtocolError(f"no message: {error!r:.200}", rule="message", value=repr(error)[:200]) from error
+        # Its own errors share no base: ValueError and its subclasses for what is no msgpack, or does not end.
+        raise ProtocolError(
+            f"no message within {len(head)} bytes: {error!r:.200}", rule="message", value=repr(error)[:200]
+        ) from error
     if not isinstance(message, list) or not message or type(message[0]) is not int:
         raise ProtocolError(
             f"a message must be a list that starts with its kind, not {message!r:.80}",
@@ -118,7 +116,6 @@ def decode_body(body: memoryview) -> tuple[list[Any], memoryview | None]:
         )
     if not 0 <= message[0] <= _KIND_MAX:
         raise ProtocolError(f"kind {message[0]!r:.40}", rule="kind", value=str(message[0])[:40])
-    rest = body[unpacker.tell() :]
     if not len(rest):
         return message, None
     if len(rest) < _BIN32.size or rest[0] != _BIN32_CODE:

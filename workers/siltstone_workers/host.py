@@ -21,6 +21,7 @@ from siltstone.shard.changes import CleanClose
 from siltstone.shard.opening import ReplayProgress
 from siltstone.shard.shard import check_batch
 from siltstone_workers.consuming import Consuming
+from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.shard.changes import JournalEnd
     from siltstone.shard.figures import ShardFigures
-    from siltstone_workers.process import Answer, WorkerProcess
+    from siltstone_workers.answers import Answer
+    from siltstone_workers.process import WorkerProcess
 
 #: a batch of so many bytes of entries fits the largest journal, however they lie [bytes]
 _FITS_BYTES: Final = 32 << 20
@@ -262,8 +264,10 @@ class ProcessHost(ShardHost):
                     errors.append(error)
         for process, sent, answer in asked:
             try:
-                process.result(answer, Kind.FLUSH)
+                failed = process.result(answer, Kind.FLUSH)
                 process.flushed = max(process.flushed, sent)
+                if failed is not None:
+                    self.lost(error_from_wire(unpack_value(failed)))
             except SiltstoneError as error:
                 errors.append(error)
         if errors:

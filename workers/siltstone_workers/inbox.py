@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from siltstone_workers.channel import Channel, Message
+    from siltstone_workers.channel import Message, Receiver, Sender
 
+#: how long the next message is looked for without sleep [seconds]
+AWAKE_SECONDS: Final = 0.0001
 #: what a call is answered with where nobody has answered yet
 _UNANSWERED: Final = object()
 
@@ -28,17 +30,19 @@ class Inbox:
     A thread of its own for reading would cost a switch of threads for every request; and a worker's main thread
     alone must not read, since it may wait for a lock whose holder waits for an answer.
 
-    :param channel: to the core
+    :param receiver: of what the core sends
+    :param sender: of what is not an answer
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, receiver: Receiver, sender: Sender) -> None:
+        self._receiver = receiver
+        self._sender = sender
         self._condition = threading.Condition()
         self._someone_reads = False
         self._requests: deque[Message] = deque()
         self._answers: dict[int, Any] = {}
         self._ids = itertools.count(1)
-        self._credit = channel.window
+        self._credit = sender.window
         self._ended: BaseException | None = None
 
     def next_request(self, timeout: float) -> Message | None:
@@ -53,7 +57,7 @@ class Inbox:
         with self._condition:
             self._answers[request] = _UNANSWERED
         try:
-            self._channel.send([kind, request, *items], bulk)
+            self._sender.send([kind, request, *items], bulk)
             self._wait(lambda: self._answers[request] is not _UNANSWERED, None)
         finally:
             with self._condition:
@@ -68,7 +72,7 @@ class Inbox:
         with self._condition:
             # The last one may take more than there is: it is the only one under way then.
             self._credit -= size
-        self._channel.send(fields, bulk)
+        self._sender.send(fields, bulk)
 
     # ---- inside
 
@@ -102,7 +106,7 @@ class Inbox:
         message: Message | None = None
         ended: BaseException | None = None
         try:
-            message = self._channel.receive(timeout)
+            message = self._receiver.receive(timeout, awake=AWAKE_SECONDS)
         except BaseException as error:  # noqa: BLE001 - every thread that waits is told
             ended = error
         with self._condition:

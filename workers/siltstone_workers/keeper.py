@@ -15,14 +15,16 @@ from siltstone_workers.frames import unpack_value
 from siltstone_workers.messages import (
     PROTOCOL_VERSION,
     Kind,
+    News,
     expect,
-    progress_from_wire,
     recoveries_from_wire,
 )
 from siltstone_workers.process import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
 
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.volume.volume import Volume
@@ -227,18 +229,16 @@ class Keeper:
             volume.flush()
             volume.begin_epoch(self.shards)
         self.ledgers = self.place.prepare()
-        self.process = WorkerProcess(self.number, household.deadline, self.place.inherited())
+        self.process = WorkerProcess(self.number, household.deadline, self.place.inherited(), self.ledgers)
         process = self.process
         process.tell(Kind.HELLO, PROTOCOL_VERSION, bulk=self.place.configuration().to_bulk())
         self._greeted(self._next(process))
-        answer = process.ask(Kind.RECOVER, clean, bulk=encode_slot(volume.superblock))
-        self._listen_until(process, lambda: answer.has_arrived)
-        found = recoveries_from_wire(unpack_value(process.result(answer, Kind.RECOVER)))
+        found = recoveries_from_wire(
+            unpack_value(self._call(Kind.RECOVER, clean, bulk=encode_slot(volume.superblock)))
+        )
         household.has_recovered(self, found)
         consumed = sorted(self.place.consumed) if first else []
-        answer = process.ask(Kind.SERVE, consumed)
-        self._listen_until(process, lambda: answer.has_arrived)
-        process.result(answer, Kind.SERVE)
+        self._call(Kind.SERVE, consumed)
         process.has_proved_itself = False
         if self._closing.is_set():
             raise ClosedError("the store is closed", what="store")
@@ -268,18 +268,18 @@ class Keeper:
                 value=version,
             )
 
-    def _listen_until(self, process: WorkerProcess, done: Callable[[], bool]) -> None:
-        """Deal with what comes until `done`; a worker that says nothing for as long as an answer may take is hung."""
-        while not done():
-            message = process.listen(process.deadline, done)
+    def _call(self, kind: Kind, *items: object, bulk: Buffer | None = None) -> memoryview | None:
+        """Ask for a step of the opening and deal with what comes until its answer is here.
+
+        A worker that says nothing for as long as an answer may take is hung.
+        """
+        process = self._process()
+        answer = process.ask(kind, *items, bulk=bulk)
+        while not answer.has_arrived:
+            message = process.listen_for(answer, process.deadline)
             if message is not None:
                 self._take(message)
-            elif not done():
-                raise WorkerError(
-                    f"worker {self.number} said nothing within {process.deadline:g} s while it opened its shards",
-                    worker=self.number,
-                    cause="silence",
-                )
+        return process.result(answer, kind)
 
     # ---- messages
 
@@ -287,14 +287,11 @@ class Keeper:
         process = self._process()
         kind = message.fields[0]
         if kind == Kind.PROGRESS:
-            credit, shards = expect(message.fields, int, list)
-            for told in progress_from_wire(shards):
-                self._ledger(told.shard).progress(told)
-            process.give_credit(credit)
+            process.hear(News.from_wire(expect(message.fields, int, int, list)))
         elif kind == Kind.FAILED:
-            shard, _sequence, error = expect(message.fields, int, int, list)
+            # The next flush brings the error; until then nothing more is sent that nobody waits for.
+            (shard,) = expect(message.fields, int)
             self._ledger(shard).nothing_fits()
-            self._household.lost(error_from_wire(error))
         elif kind == Kind.PUBLISH:
             expect(message.fields, int, bool)
             self._household.publisher.submit(process, self.shards, message)

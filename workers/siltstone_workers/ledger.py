@@ -32,7 +32,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._under_way: deque[tuple[int, int, int]] = deque()
         self._bytes = self._records = 0  # of what is under way
-        self._room = self._records_room = 0  # as of the last progress
+        self._room = self._records_room = 0  # as of the last news
+        self._news = 0
 
     def surely_fits(self, size: int, records: int) -> bool:
         """Whether a batch fits behind everything that is under way."""
@@ -54,9 +55,12 @@ class Ledger:
         """The batch was not sent after all: no reader finds it any more."""
         self.pending.cancel(sequence)
 
-    def progress(self, told: ShardProgress) -> None:
-        """The worker has dealt with what was sent up to a sequence."""
+    def progress(self, number: int, told: ShardProgress) -> None:
+        """The worker has dealt with what was sent up to a sequence, as news of this number say."""
         with self._lock:
+            if number < self._news:
+                return  # older than what is known
+            self._news = number
             while self._under_way and self._under_way[0][0] <= told.sequence:
                 _sequence, size, records = self._under_way.popleft()
                 self._bytes -= size

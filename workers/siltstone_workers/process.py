@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import select
 import signal
@@ -14,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from siltstone.errors import OutcomeUnknownError, SiltstoneError, WorkerError
-from siltstone_workers.channel import Channel, ChannelClosedError, Message, SilentError, make_pipe
-from siltstone_workers.errors import ProtocolError, error_from_wire
-from siltstone_workers.messages import Kind, expect
+from siltstone.errors import OutcomeUnknownError, WorkerError
+from siltstone_workers.answers import Answer, Answers
+from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
+from siltstone_workers.errors import ProtocolError
+from siltstone_workers.messages import Kind, News
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -32,43 +32,24 @@ if TYPE_CHECKING:
 _HEAD_BYTES: Final = 64
 
 
-class Answer:
-    """What one request will be answered with; one thread waits for it."""
-
-    __slots__ = ("_arrived", "bulk", "error", "has_arrived")
-
-    def __init__(self) -> None:
-        self.has_arrived = False
-        self._arrived = threading.Lock()
-        self._arrived.acquire()
-        self.error: SiltstoneError | None = None
-        self.bulk: memoryview | None = None
-
-    def arrive(self, error: SiltstoneError | None, bulk: memoryview | None) -> None:
-        """Give the answer to whoever waits."""
-        self.error, self.bulk, self.has_arrived = error, bulk, True
-        self._arrived.release()
-
-    def wait(self, seconds: float) -> bool:
-        """Whether the answer is here within `seconds`."""
-        return self._arrived.acquire(timeout=seconds)
-
-
 class WorkerProcess:
     """A running worker.
 
-    Any thread may ask; one, the keeper's, listens. Once it has ended, every request ends as "outcome unknown".
+    Any thread may ask, and waits for its answer; one, the keeper's, listens to everything else. Once the process
+    has ended, every request ends as "outcome unknown".
 
     :param number: which worker
     :param deadline: how long an answer may take [seconds]
     :param inherited: descriptors that it gets
+    :param ledgers: of its shards, by their numbers
     """
 
-    def __init__(self, number: int, deadline: float, inherited: Sequence[int]) -> None:
+    def __init__(
+        self, number: int, deadline: float, inherited: Sequence[int], ledgers: Mapping[int, Ledger]
+    ) -> None:
         self.number = number
         self.deadline = deadline
-        self._ids = itertools.count(1)
-        self._answers: dict[int, Answer] = {}
+        self.ledgers = ledgers
         self._credit_condition = threading.Condition(threading.Lock())
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
@@ -77,31 +58,33 @@ class WorkerProcess:
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
-        their_reading, writing = make_pipe()
-        reading, their_writing = make_pipe()
+        requests, events, answers = make_pipe(), make_pipe(), make_pipe()
+        self._requests = Sender(requests[1], silence=deadline)
+        self._events, answering = Receiver(events[0]), Receiver(answers[0])
         try:
-            self.channel = Channel(reading, writing, silence=deadline)
-            self._process = _start([their_reading, their_writing], inherited)
+            self._process = _start([requests[0], events[1], answers[1]], inherited)
         except BaseException:
-            os.close(reading)
-            os.close(writing)
+            for end in (self._requests, self._events, answering):
+                end.close()
             raise
         finally:
-            os.close(their_reading)
-            os.close(their_writing)
-        self._credit = self.channel.window
+            for theirs in (requests[0], events[1], answers[1]):
+                os.close(theirs)
+        self._credit = self._requests.window
         self.pid: int = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._poll = select.poll()
-        self._poll.register(self.channel.fileno(), select.POLLIN)
+        self._poll.register(self._events.reading, select.POLLIN)
         self._poll.register(self._pidfd, select.POLLIN)
+        self._answering = answering
+        self._answers = Answers(answering, self._pidfd, self.hear, lambda error: self.kill(str(error)))
 
     # ---- asking
 
     def ask(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> Answer:
         """Send a request; its answer is to be waited for with :meth:`result`."""
-        request, answer = self._expect_answer()
-        self._send([kind, request, *items], bulk)
+        answer = self._answers.expect()
+        self._send([kind, answer.request, *items], bulk)
         return answer
 
     def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> memoryview | None:
@@ -110,7 +93,7 @@ class WorkerProcess:
 
     def result(self, answer: Answer, kind: Kind) -> memoryview | None:
         """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
-        if not answer.wait(self.deadline):
+        if not self._answers.wait(answer, self.deadline):
             self.kill(f"it did not answer {kind.name} within {self.deadline:g} s")
             raise self.unknown()
         if answer.error is not None:
@@ -122,7 +105,8 @@ class WorkerProcess:
         """Send a batch; None where it surely fits and nobody needs to wait, else its answer."""
         with self.order:
             sure = ledger.surely_fits(len(stream), records)
-            request, answer = (0, None) if sure else self._expect_answer()
+            answer = None if sure else self._answers.expect()
+            request = 0 if answer is None else answer.request
             self._take_credit(len(stream))
             sequence = ledger.send(stream, records, visible=sure)
             try:
@@ -137,9 +121,9 @@ class WorkerProcess:
         """Send keys to be deleted."""
         count, size = keys.shape
         with self.order:
-            request, answer = self._expect_answer()
+            answer = self._answers.expect()
             self._take_credit(count * size)
-            self._send([Kind.DELETE, request, shard, kind, size], keys.reshape(-1).data)
+            self._send([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data)
             self.sent += 1
         return answer
 
@@ -148,17 +132,9 @@ class WorkerProcess:
         with suppress(WorkerError):
             self._send(list(fields), bulk)
 
-    def _expect_answer(self) -> tuple[int, Answer]:
-        request, answer = next(self._ids), Answer()
-        self._answers[request] = answer
-        if self._cause is not None and self._answers.pop(request, None) is not None:
-            # It ended, and whoever told those who wait may not have seen this one.
-            raise self.unknown()
-        return request, answer
-
     def _send(self, fields: list[Any], bulk: Buffer | None) -> None:
         try:
-            self.channel.send(fields, bulk)
+            self._requests.send(fields, bulk)
         except SilentError as error:
             self.kill(f"it took nothing from its pipe: {error}")
             raise self.unknown() from error
@@ -168,7 +144,7 @@ class WorkerProcess:
     def _take_credit(self, size: int) -> None:
         """Wait until the worker has room for a message with `size` bytes of bulk."""
         size += _HEAD_BYTES
-        needed = min(size, self.channel.window)
+        needed = min(size, self._requests.window)
         with self._credit_condition:
             if self._credit < needed:
                 end = time.monotonic() + self.deadline
@@ -182,39 +158,57 @@ class WorkerProcess:
 
     # ---- listening
 
-    def listen(self, timeout: float | None, done: Callable[[], bool] = lambda: False) -> Message | None:
-        """The next message that is no answer; None after `timeout` seconds of silence, or once it is `done`.
+    def listen(self, timeout: float | None) -> Message | None:
+        """The next message that is no answer; None after `timeout` seconds of silence.
 
         ChannelClosedError once the worker is gone, ProtocolError where it breaks a rule.
         """
-        while True:
-            if not self.channel.has_buffered:
-                ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
-                if not ready:
-                    return None
-                if self.channel.fileno() not in ready:
-                    # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
-                    raise ChannelClosedError("the process ended")
-            message = self.channel.receive()
-            assert message is not None
-            kind = message.fields[0]
-            if kind != Kind.REPLY:
-                return message
-            request, error = expect(message.fields, int, (list, None))
-            answer = self._answers.pop(request, None)
-            if answer is None:
-                raise ProtocolError(
-                    f"an answer to {request}, which nobody asked", rule="answers", value=request
-                )
-            answer.arrive(None if error is None else error_from_wire(error), message.bulk)
-            if done():
+        if not self._events.has_buffered:
+            ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
+            if not ready:
                 return None
+            if self._events.reading not in ready:
+                # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
+                raise ChannelClosedError("the process ended")
+        return self._events.receive()
 
-    def give_credit(self, size: int) -> None:
-        """The worker has dealt with `size` bytes."""
-        with self._credit_condition:
-            self._credit += size
-            self._credit_condition.notify_all()
+    def listen_for(self, answer: Answer, timeout: float) -> Message | None:
+        """The next message while the worker opens its shards and nobody else waits; None where `answer` may be here.
+
+        WorkerError after `timeout` seconds of silence; ChannelClosedError, ProtocolError as in :meth:`listen`.
+        """
+        if self._events.has_buffered:
+            return self._events.receive()
+        poll = select.poll()
+        for descriptor in (self._events.reading, self._answering.reading, self._pidfd):
+            poll.register(descriptor, select.POLLIN)
+        ready = dict(poll.poll(timeout * 1000))
+        if not ready:
+            raise WorkerError(
+                f"worker {self.number} said nothing within {timeout:g} s while it opened its shards",
+                worker=self.number,
+                cause="silence",
+            )
+        if self._events.reading in ready:
+            return self._events.receive()
+        if self._answering.reading not in ready:
+            raise ChannelClosedError("the process ended")
+        self._answers.wait(answer, 0)
+        return None
+
+    def hear(self, news: News) -> None:
+        """Take over what the worker says of its progress; ProtocolError where a shard is not its own."""
+        for told in news.shards:
+            ledger = self.ledgers.get(told.shard)
+            if ledger is None:
+                raise ProtocolError(
+                    f"shard {told.shard} is another worker's", rule="own shards", value=told.shard
+                )
+            ledger.progress(news.number, told)
+        if news.credit:
+            with self._credit_condition:
+                self._credit += news.credit
+                self._credit_condition.notify_all()
 
     # ---- ending
 
@@ -251,11 +245,9 @@ class WorkerProcess:
                 self._cause = describe_exit(code)
         with self._credit_condition:
             self._credit_condition.notify_all()
-        for request in list(self._answers):
-            answer = self._answers.pop(request, None)
-            if answer is not None:
-                answer.arrive(self.unknown(), None)
-        self.channel.close()
+        self._answers.end(self.unknown)
+        self._requests.close()
+        self._events.close()
         return gone
 
     def wait(self, patience: float) -> bool:
@@ -267,7 +259,9 @@ class WorkerProcess:
         return True
 
     def release(self) -> None:
-        """Give up what identified the process, once it is gone."""
+        """Give up what identified the process, once it is gone and everybody who waited has been told."""
+        self._answers.settle()
+        self._answering.close()
         with suppress(OSError):
             os.close(self._pidfd)
 

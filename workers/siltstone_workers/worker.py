@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone.shard.opening import ReplayProgress
-    from siltstone_workers.channel import Channel
+    from siltstone_workers.channel import Sender
     from siltstone_workers.config import WorkerConfig
     from siltstone_workers.inbox import Inbox
 
@@ -44,11 +44,16 @@ _ENTRIES_BYTES: Final = 128 * 1024
 class Worker:
     """The shell around a :class:`siltstone_workers.machine.WorkerMachine`: performs, answers, reports."""
 
-    def __init__(self, config: WorkerConfig, channel: Channel, inbox: Inbox) -> None:
+    def __init__(
+        self, config: WorkerConfig, inbox: Inbox, events: Sender, answers: Sender, window: int
+    ) -> None:
         self._config = config
-        self._channel = channel
         self._inbox = inbox
-        self._machine = machine.WorkerMachine(frozenset(config.shards), channel.window)
+        self._events = events
+        self._answers = answers
+        self._machine = machine.WorkerMachine(frozenset(config.shards), window)
+        #: an append that nobody waited for failed, and no flush has told so yet
+        self._untold: SiltstoneError | None = None
         self._memory = WorkerMemory(
             config.memory, config.mirrors, [IndexSize(*size) for size in config.sizes]
         )
@@ -69,6 +74,7 @@ class Worker:
         self._options: OpenOptions = self._opening(frozenset())
         self._group: ShardGroup | None = None
         self._wake = threading.Event()
+        self._reports = 0
 
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
@@ -103,7 +109,7 @@ class Worker:
             case machine.Delete():
                 self._delete(instruction)
             case machine.Flush(requests):
-                self._answer(*requests, error=self._flush())
+                self._flush(requests)
             case machine.Recover(request, clean, superblock):
                 self._volume.take_superblock(superblock)
                 self._attempt(request, lambda: self._recover(clean))
@@ -125,8 +131,9 @@ class Worker:
         if instruction.request:
             self._answer(instruction.request, error=error)
         elif error is not None:
+            self._untold = self._untold or error
             self._report()
-            self._channel.send([Kind.FAILED, instruction.shard, instruction.sequence, error_to_wire(error)])
+            self._events.send([Kind.FAILED, instruction.shard])
         elif self._machine.must_report:
             self._report()
 
@@ -141,12 +148,16 @@ class Worker:
         self._machine.dealt_with(instruction)
         self._answer(instruction.request, error=error, bulk=found)
 
-    def _flush(self) -> SiltstoneError | None:
+    def _flush(self, requests: tuple[int, ...]) -> None:
+        error: SiltstoneError | None = None
         try:
             self._shards().flush()
-        except SiltstoneError as error:
-            return error.to_keep()
-        return None
+        except SiltstoneError as refused:
+            error = refused.to_keep()
+        untold, self._untold = self._untold, None
+        bulk = None if untold is None else pack_value(error_to_wire(untold))
+        for request in requests:
+            self._answer(request, error=error, bulk=bulk)
 
     def _attempt(self, request: int, action: Any) -> None:
         try:
@@ -195,44 +206,33 @@ class Worker:
         shards = serve_shards(self._volume, recovered, self._options)
         self._group = ShardGroup(self._volume, shards, self._wake.set)
         threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True).start()
-        self._channel.send([Kind.PROGRESS, 0, self._progress(dict.fromkeys(self._config.shards, 0))])
+        self._events.send([Kind.PROGRESS, *self._news(dict.fromkeys(self._config.shards, 0))])
 
     def _replayed(self, progress: ReplayProgress) -> None:
-        self._channel.send([Kind.REPLAYED, progress.bytes_done, progress.bytes_total, progress.records])
+        self._events.send([Kind.REPLAYED, progress.bytes_done, progress.bytes_total, progress.records])
 
     # ---- answers and reports
 
     def _answer(
-        self, *requests: int, error: SiltstoneError | None = None, bulk: Buffer | None = None
+        self, request: int, *, error: SiltstoneError | None = None, bulk: Buffer | None = None
     ) -> None:
-        """Answer; what was dealt with before is told first, so that whoever was waiting finds it told."""
+        """Answer, and tell with it what was dealt with before."""
         wire = None if error is None else error_to_wire(error)
-        messages: list[list[Any]] = []
-        if self._machine.has_news:
-            messages.append(self._news())
-        if bulk is None:
-            messages += [[Kind.REPLY, request, wire] for request in requests]
-            self._channel.send_all(messages)
-            return
-        if messages:
-            self._channel.send_all(messages)
-        for request in requests:
-            self._channel.send([Kind.REPLY, request, wire], bulk)
+        self._answers.send([Kind.REPLY, request, wire, *self._news()], bulk)
 
     def _report(self) -> None:
         if self._machine.has_news:
-            self._channel.send_all([self._news()])
+            self._events.send([Kind.PROGRESS, *self._news()])
 
-    def _news(self) -> list[Any]:
+    def _news(self, also: dict[int, int] | None = None) -> tuple[int, int, list[Any]]:
+        """What was dealt with since the last news; see :class:`siltstone_workers.messages.News`."""
         credit, touched = self._machine.report()
-        return [Kind.PROGRESS, credit, self._progress(touched)]
-
-    def _progress(self, touched: dict[int, int]) -> list[Any]:
+        self._reports += 1
         found = []
-        for number, sequence in touched.items():
+        for number, sequence in {**(also or {}), **touched}.items():
             shard = self._shards().shards[number]
             found.append([number, sequence, shard.room, shard.store.room])
-        return found
+        return self._reports, credit, found
 
     # ---- housekeeping
 
