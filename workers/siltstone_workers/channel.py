@@ -43,7 +43,8 @@ __all__ = [
 #: what a pipe is asked to hold [bytes]
 _PIPE_SIZE: Final = 1024 * 1024
 _BUFFER_SIZE: Final = 64 * 1024
-_IOV_MAX: Final = 512
+#: pieces that one system call writes
+_PIECES_MAX: Final = 512
 
 
 class ChannelClosedError(Exception):
@@ -114,32 +115,42 @@ class Sender:
         Returns when all of it is in the pipe. ChannelClosedError, SilentError: the other end is gone or hung, and
         nothing more can be sent.
         """
+        return self.send_all([(fields, bulk)])[0]
+
+    def send_all(self, messages: Sequence[tuple[Sequence[Any], Buffer | None]]) -> list[int]:
+        """Write messages one after another, in one go as far as they are short; the bytes of each."""
         room = self._limit - MESSAGE_MAX - BULK_HEAD_SIZE
-        view = None if bulk is None else memoryview(bulk).cast("B")
-        size = 0
+        sizes: list[int] = []
+        pieces: list[Buffer] = []
         with self._send_lock:
             if self._in_parts:
                 self._write(encode_frame([DROP]))
                 self._in_parts = False
-            if view is not None and len(view) > room:
-                self._in_parts = True
-                while len(view) > room:
-                    size += self._write(encode_frame([PART], view[:room]))
-                    view = view[room:]
-            size += self._write(encode_frame(list(fields), view))
-            self._in_parts = False
-        return size
-
-    def send_all(self, messages: Sequence[Sequence[Any]]) -> None:
-        """Write several short messages in one go."""
-        pieces = [piece for fields in messages for piece in encode_frame(list(fields))]
-        with self._send_lock:
-            for start in range(0, len(pieces), _IOV_MAX):
-                self._write(pieces[start : start + _IOV_MAX])
+            for fields, bulk in messages:
+                view = None if bulk is None else memoryview(bulk).cast("B")
+                size = 0
+                if view is not None and len(view) > room:
+                    self._write(pieces)
+                    pieces = []
+                    self._in_parts = True
+                    while len(view) > room:
+                        size += self._write(encode_frame([PART], view[:room]))
+                        view = view[room:]
+                frame = encode_frame(list(fields), view)
+                pieces += frame
+                sizes.append(size + sum(memoryview(piece).nbytes for piece in frame))
+                if self._in_parts or len(pieces) > _PIECES_MAX:
+                    self._write(pieces)
+                    pieces = []
+                    self._in_parts = False
+            self._write(pieces)
+        return sizes
 
     def _write(self, pieces: list[Buffer]) -> int:
         if self._torn or self._closed:
             raise ChannelClosedError("it is closed, or an earlier message was not sent whole")
+        if not pieces:
+            return 0
         size = sum(memoryview(piece).nbytes for piece in pieces)
         self._torn = True
         try:

@@ -18,6 +18,7 @@ from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.messages import Kind, News
+from siltstone_workers.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 #: what a message takes besides its bulk, at most, for credit [bytes]
 _HEAD_BYTES: Final = 64
+#: messages that need credit: those that carry records
+_COUNTED: Final = (Kind.APPEND, Kind.DELETE)
+#: batches up to this size wait for others, until there are so many bytes of them
+_SMALL_BYTES: Final = 4096
+_OUTBOX_BYTES: Final = 32 * 1024
 
 
 class WorkerProcess:
@@ -51,6 +57,7 @@ class WorkerProcess:
         self.deadline = deadline
         self.ledgers = ledgers
         self._credit_condition = threading.Condition(threading.Lock())
+        self._outbox = Outbox()
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
         #: appends and deletes sent so far, and how many of them a flush has covered
@@ -82,9 +89,10 @@ class WorkerProcess:
     # ---- asking
 
     def ask(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> Answer:
-        """Send a request; its answer is to be waited for with :meth:`result`."""
-        answer = self._answers.expect()
-        self._send([kind, answer.request, *items], bulk)
+        """Send a request, behind everything that was put before; its answer is for :meth:`result`."""
+        with self.order:
+            answer = self._answers.expect()
+            self._post(([kind, answer.request, *items], bulk))
         return answer
 
     def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> memoryview | None:
@@ -102,15 +110,24 @@ class WorkerProcess:
         return answer.bulk
 
     def append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> Answer | None:
-        """Send a batch; None where it surely fits and nobody needs to wait, else its answer."""
+        """Put a batch; None where it surely fits and nobody needs to wait, else its answer.
+
+        A small one that surely fits may wait here for others, until somebody asks for something or there is
+        enough for a message that is worth it. Readers find it all the same.
+        """
         with self.order:
             sure = ledger.surely_fits(len(stream), records)
             answer = None if sure else self._answers.expect()
-            request = 0 if answer is None else answer.request
-            self._take_credit(len(stream))
             sequence = ledger.send(stream, records, visible=sure)
             try:
-                self._send([Kind.APPEND, request, ledger.shard, sequence, records], stream.data)
+                if answer is None and len(stream) <= _SMALL_BYTES:
+                    self._outbox.add(ledger.shard, sequence, stream, records)
+                    if self._outbox.bytes >= _OUTBOX_BYTES:
+                        self._post()
+                else:
+                    request = 0 if answer is None else answer.request
+                    fields = [Kind.APPEND, request, ledger.shard, sequence, records]
+                    self._post((fields, stream.data))
             except BaseException:
                 ledger.cancel(sequence)
                 raise
@@ -118,23 +135,37 @@ class WorkerProcess:
         return answer
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
-        """Send keys to be deleted."""
-        count, size = keys.shape
+        """Send keys to be deleted, behind everything that was put before."""
+        _count, size = keys.shape
         with self.order:
             answer = self._answers.expect()
-            self._take_credit(count * size)
-            self._send([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data)
+            self._post(([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data))
             self.sent += 1
         return answer
 
     def tell(self, *fields: Any, bulk: Buffer | None = None) -> None:
         """Send what has no answer; nothing where the worker is gone."""
         with suppress(WorkerError):
-            self._send(list(fields), bulk)
+            self._send([(list(fields), bulk)])
 
-    def _send(self, fields: list[Any], bulk: Buffer | None) -> None:
+    def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
+        """Send what waits in the outbox and a last message, once the worker has room for their records."""
+        messages = [*self._outbox.take(), *last]
+        counted = [bulk for fields, bulk in messages if bulk is not None and fields[0] in _COUNTED]
+        taken = sum(memoryview(bulk).nbytes + _HEAD_BYTES for bulk in counted)
+        if taken:
+            self._take_credit(taken)
+        sizes = self._send(messages)
+        if taken:
+            exact = sum(
+                size for size, (fields, _bulk) in zip(sizes, messages, strict=True) if fields[0] in _COUNTED
+            )
+            self._give_credit(taken - exact)
+
+    def _send(self, messages: Sequence[tuple[list[Any], Buffer | None]]) -> list[int]:
+        """Send messages in one go; the bytes of each."""
         try:
-            self._requests.send(fields, bulk)
+            return self._requests.send_all(messages)
         except SilentError as error:
             self.kill(f"it took nothing from its pipe: {error}")
             raise self.unknown() from error
@@ -142,8 +173,7 @@ class WorkerProcess:
             raise self.unknown() from error
 
     def _take_credit(self, size: int) -> None:
-        """Wait until the worker has room for a message with `size` bytes of bulk."""
-        size += _HEAD_BYTES
+        """Wait until the worker has room for `size` bytes of messages."""
         needed = min(size, self._requests.window)
         with self._credit_condition:
             if self._credit < needed:
@@ -155,6 +185,11 @@ class WorkerProcess:
             if self._cause is not None:
                 raise self.unknown()
             self._credit -= size
+
+    def _give_credit(self, size: int) -> None:
+        with self._credit_condition:
+            self._credit += size
+            self._credit_condition.notify_all()
 
     # ---- listening
 
@@ -206,9 +241,7 @@ class WorkerProcess:
                 )
             ledger.progress(news.number, told)
         if news.credit:
-            with self._credit_condition:
-                self._credit += news.credit
-                self._credit_condition.notify_all()
+            self._give_credit(news.credit)
 
     # ---- ending
 

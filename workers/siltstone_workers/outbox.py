@@ -1,0 +1,44 @@
+"""Small batches on their way to one worker that wait for company: each message costs both sides a system call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from siltstone_workers.messages import Kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Outbox:
+    """Batches by shard, in order. Those of one shard become one batch: what is together is never torn.
+
+    Whoever uses it holds the process's lock of order.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, bytearray] = {}
+        self._last: dict[int, tuple[int, int]] = {}  # sequence of the last batch, and records of all
+        #: bytes of entries that wait
+        self.bytes = 0
+
+    def add(self, shard: int, sequence: int, stream: NDArray[np.uint8], records: int) -> None:
+        """Take a copy of a batch of packed entries."""
+        entries = self._entries.get(shard)
+        if entries is None:
+            entries = self._entries[shard] = bytearray()
+        _sequence, before = self._last.get(shard, (0, 0))
+        entries += stream.data
+        self._last[shard] = sequence, before + records
+        self.bytes += len(stream)
+
+    def take(self) -> list[tuple[list[Any], bytearray | None]]:
+        """The messages that carry everything that waits; nothing waits any more."""
+        if not self._entries:
+            return []
+        messages: list[tuple[list[Any], bytearray | None]] = [
+            ([Kind.APPEND, 0, shard, *self._last[shard]], entries) for shard, entries in self._entries.items()
+        ]
+        self._entries, self._last, self.bytes = {}, {}, 0
+        return messages
