@@ -129,7 +129,7 @@ class Answers:
                     self._is_over = True
                     break
             try:
-                message = self._receiver.receive(0.0)
+                message = self._receiver.receive()
                 if message is not None:
                     self._take(message)
             except (ChannelClosedError, OSError):

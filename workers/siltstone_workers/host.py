@@ -19,7 +19,7 @@ from siltstone.index.view import AwayIndex
 from siltstone.plugin.hosting import Hosting, ShardHost, WorkerInfo
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.opening import ReplayProgress
-from siltstone.shard.shard import check_batch
+from siltstone.shard.shard import FITS_BYTES, check_batch
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from siltstone_workers.answers import Answer
     from siltstone_workers.process import WorkerProcess
 
-#: a batch of so many bytes of entries fits the largest journal, however they lie [bytes]
-_FITS_BYTES: Final = 32 << 20
 #: how long a lookup that met a writer in the middle of a change waits before it looks again [seconds]
 _STUCK_SECONDS: Final = 0.0005
 
@@ -202,7 +200,7 @@ class ProcessHost(ShardHost):
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
         self.volume.check_process()
         for stream, _records in streams.values():
-            if len(stream) > _FITS_BYTES:
+            if len(stream) > FITS_BYTES:
                 check_batch(stream)
         waiting: list[tuple[WorkerProcess, Answer]] = []
         errors: list[SiltstoneError] = []

@@ -106,24 +106,24 @@ class News(NamedTuple):
 def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> list[Any]:
     """The items behind the kind of a message, if they are of these types; ProtocolError where they are not."""
     items = list(fields[1:])
-    matches = len(items) == len(kinds) and all(
-        _is(item, kind) for item, kind in zip(items, kinds, strict=True)
-    )
-    if not matches:
-        raise ProtocolError(
-            f"message {_name(fields)}: items {items!r:.120} do not fit",
-            rule=f"items of {_name(fields)}",
-            value=None,
-        )
+    if len(items) != len(kinds):
+        raise _unfitting(fields)
+    # A loop without calls: it runs for every message.
+    for item, kind in zip(items, kinds, strict=True):
+        if type(item) is kind:
+            if kind is int and int(item) < 0:
+                raise _unfitting(fields)
+        elif type(kind) is not tuple or (type(item) not in kind and (item is not None or None not in kind)):
+            raise _unfitting(fields)
     return items
 
 
-def _is(item: object, kind: type | tuple[type | None, ...]) -> bool:
-    if isinstance(kind, tuple):
-        return any(item is None if one is None else _is(item, one) for one in kind)
-    if kind is int:
-        return type(item) is int and item >= 0
-    return type(item) is kind
+def _unfitting(fields: Sequence[Any]) -> ProtocolError:
+    return ProtocolError(
+        f"message {_name(fields)}: items {list(fields[1:])!r:.120} do not fit",
+        rule=f"items of {_name(fields)}",
+        value=None,
+    )
 
 
 def _name(fields: Sequence[Any]) -> str:

@@ -58,6 +58,7 @@ class WorkerProcess:
         self.ledgers = ledgers
         self._credit_condition = threading.Condition(threading.Lock())
         self._outbox = Outbox()
+        self._unheard = False  # records were sent, and nothing was heard of the worker since
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
         #: appends and deletes sent so far, and how many of them a flush has covered
@@ -112,15 +113,15 @@ class WorkerProcess:
     def append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> Answer | None:
         """Put a batch; None where it surely fits and nobody needs to wait, else its answer.
 
-        A small one that surely fits may wait here for others, until somebody asks for something or there is
-        enough for a message that is worth it. Readers find it all the same.
+        A small one waits here for others while the worker has not told that it dealt with the one before, until
+        somebody asks for something or there is enough for a message that is worth it; readers find it all the same.
         """
         with self.order:
             sure = ledger.surely_fits(len(stream), records)
             answer = None if sure else self._answers.expect()
             sequence = ledger.send(stream, records, visible=sure)
             try:
-                if answer is None and len(stream) <= _SMALL_BYTES:
+                if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
                     self._outbox.add(ledger.shard, sequence, stream, records)
                     if self._outbox.bytes >= _OUTBOX_BYTES:
                         self._post()
@@ -155,6 +156,7 @@ class WorkerProcess:
         taken = sum(memoryview(bulk).nbytes + _HEAD_BYTES for bulk in counted)
         if taken:
             self._take_credit(taken)
+        self._unheard = self._unheard or bool(taken)
         sizes = self._send(messages)
         if taken:
             exact = sum(
@@ -241,6 +243,7 @@ class WorkerProcess:
                 )
             ledger.progress(news.number, told)
         if news.credit:
+            self._unheard = False
             self._give_credit(news.credit)
 
     # ---- ending

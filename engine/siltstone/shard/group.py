@@ -10,7 +10,7 @@ from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogSt
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
-from siltstone.shard.shard import Shard, check_batch, delete_stream
+from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,8 +55,10 @@ class ShardGroup:
         Every batch is checked before any is written. All or none per shard; an error in one shard leaves
         those before it written. Not durable yet.
         """
+        # The journal checks a batch before it writes anything of it; it is the next ones that must not be found bad.
         for stream, _records in streams.values():
-            check_batch(stream)
+            if len(streams) > 1 or len(stream) > FITS_BYTES:
+                check_batch(stream)
         for number, (stream, records) in streams.items():
             shard = self._shard(number)
             while True:

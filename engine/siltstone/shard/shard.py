@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from siltstone.log_store.log_store import LogStore
     from siltstone.volume.shard_volume import ShardVolume
 
+#: a batch of so many bytes of entries fits the largest journal, however they lie
+FITS_BYTES = JOURNAL_SIZE_MAX // 2
 #: seconds without an append after which a flushed tail is written once more
 IDLE_SECONDS = 1.0
 
