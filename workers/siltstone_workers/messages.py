@@ -110,9 +110,11 @@ def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> lis
         raise _unfitting(fields)
     # A loop without calls: it runs for every message.
     for item, kind in zip(items, kinds, strict=True):
-        if type(item) is kind:
-            if kind is int and int(item) < 0:
+        if kind is int:
+            if type(item) is not int or item < 0:
                 raise _unfitting(fields)
+        elif type(item) is kind:
+            continue
         elif type(kind) is not tuple or (type(item) not in kind and (item is not None or None not in kind)):
             raise _unfitting(fields)
     return items
