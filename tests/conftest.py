@@ -97,9 +97,14 @@ def describe_process(pid: int) -> str:
 
 
 @pytest.fixture(autouse=True)
-def workers_where_nobody_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep shards in a test's own process where it names no workers: starting them takes longer than most tests."""
-    monkeypatch.setattr("siltstone.core.core.workers_by_default", lambda: 0)
+def workers_where_nobody_says(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many workers a store has that names none: 0, since starting them takes longer than most tests.
+
+    Modules of tests that hold for any number of workers are run with several by their conftest.
+    """
+    workers: int = getattr(request, "param", 0)
+    monkeypatch.setattr("siltstone.core.core.workers_by_default", lambda: workers)
+    return workers
 
 
 FAILED = pytest.StashKey[bool]()

@@ -14,12 +14,12 @@ from types import ModuleType
 
 import pytest
 
-from siltstone.plugin import PluginHost, hookspecs, types
+from siltstone.plugin import PluginHost, hookspecs, hosting, types
 from siltstone.plugin.discovery import PluginFailure, Provider
 from siltstone.plugin.registration import DistributionInfo
 from siltstone.testing.backend import BackendConformance
 from siltstone.testing.entry_type import EntryTypeConformance
-from siltstone.volume.backend import Backend
+from siltstone.volume.backend import Backend, Handover
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "plugins.md"
 HOOKS = [name for name, member in vars(hookspecs).items() if hasattr(member, "siltstone_spec")]
@@ -29,6 +29,12 @@ RECORDS = [
     types.BackendOptions,
     types.Consumer,
     types.ReplayBatch,
+    hosting.ShardHostType,
+    hosting.Hosting,
+    hosting.WorkerOptions,
+    hosting.WorkerInfo,
+    hosting.ShardFigures,
+    Handover,
     PluginFailure,
     Provider,
     DistributionInfo,
@@ -59,7 +65,12 @@ def public(kind: type) -> list[str]:
 
 
 def test_there_are_hooks() -> None:
-    assert sorted(HOOKS) == ["siltstone_backends", "siltstone_consumers", "siltstone_entry_types"]
+    assert sorted(HOOKS) == [
+        "siltstone_backends",
+        "siltstone_consumers",
+        "siltstone_entry_types",
+        "siltstone_shard_hosts",
+    ]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -81,6 +92,11 @@ def test_every_method_of_an_entry_type_is_named(text: str) -> None:
 def test_every_part_of_a_backend_is_named(text: str) -> None:
     wanted = set(public(Backend)) | set(inspect.get_annotations(Backend))
     assert not wanted - names_in(section(text, "Backend"))
+
+
+def test_every_part_of_a_shard_host_is_named(text: str) -> None:
+    wanted = set(public(hosting.ShardHost)) | set(inspect.get_annotations(hosting.ShardHost))
+    assert not wanted - names_in(section(text, "ShardHost"))
 
 
 def test_every_part_of_the_host_is_named(text: str) -> None:
@@ -111,11 +127,13 @@ def test_the_example_in_the_docstring_of_a_hook_runs_and_provides_something(hook
     _, _, example = docstring.partition("Example::\n")
     assert example.strip(), f"{hook} has no example"
     module = run_as_module(textwrap.dedent(example), hook)
-    [info] = PluginHost.load(extra=[module], discover=False).distributions
+    host = PluginHost.load(extra=[module], discover=False)
+    [info] = host.distributions
     provided = {
         "siltstone_entry_types": info.entry_types,
         "siltstone_backends": info.backends,
         "siltstone_consumers": info.consumers,
+        "siltstone_shard_hosts": host.shard_hosts,
     }
     assert len(provided[hook]) == 1
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone.core.options import StoreOptions
+    from siltstone.errors import SiltstoneError
     from siltstone.journal.recovery import JournalRecovery
-    from siltstone.plugin.hosting import WorkerInfo
+    from siltstone.plugin.hosting import ShardHost, WorkerInfo
     from siltstone.plugin.types import EntryType
 
 #: rows of a put_many that go to each shard as one batch, on the mean
-_ROWS_A_SHARD = 8192
+_ROWS_A_SHARD = 4096
 _BYTES_AT_ONCE = 32 << 20
 
 
@@ -40,6 +41,8 @@ class Store:
 
     def __init__(self, options: StoreOptions) -> None:
         self._close_lock = threading.Lock()
+        self._told = threading.local()  # how many losses a thread has been told of, or had nothing to do with
+        self._reported = 0  # losses that somebody has been told of
         core = Core(options)
         #: None once closed. A call under way keeps the core, and with it the mapped journals that it reads.
         self._core: Core | None = core
@@ -58,25 +61,34 @@ class Store:
 
         Not durable yet. Records of types without a key are kept in order, for their consumers.
         """
+        shards, streams = self._entry(record)
+        shards.append(streams)
+
+    def try_put(self, record: Any) -> bool:
+        """As :meth:`put`, where that need not wait for anybody; False, with nothing put, where it would."""
+        shards, streams = self._entry(record)
+        return shards.try_append(streams)
+
+    def _entry(self, record: Any) -> tuple[ShardHost, dict[int, tuple[NDArray[np.uint8], int]]]:
         core = self._open()
         entry_type = self._host.entry_type_of(record)
         payload = entry_type.to_payload(record)
-        shards = core.writable()
+        shards = self._writable(core)
         core.record_type(entry_type)
         entry = bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload
-        shards.append({self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)})
+        return shards, {self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)}
 
     def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field; the last of equal keys wins. Not durable yet.
 
         For `hash_info`: hashes (n, 32) uint8, physical_sects (n,) and first_logical_sects (n,) uint64. The
-        arrays are not kept. Rows go to their shards in batches of about 8192, each there whole or not at all
+        arrays are not kept. Rows go to their shards in batches of about 4096, each there whole or not at all
         after a crash.
         """
         core = self._open()
         kind = self._type(entry_type)
         rows = payload_rows(kind, columns)
-        shards = core.writable()
+        shards = self._writable(core)
         core.record_type(kind)
         step = self._step(rows)
         for start in range(0, len(rows), step):
@@ -123,7 +135,7 @@ class Store:
         core = self._open()
         kind = self._type(entry_type)
         rows = key_rows(kind, keys)
-        shards = core.writable()
+        shards = self._writable(core)
         found = np.zeros(len(rows), bool)
         step = self._step(rows)
         for start in range(0, len(rows), step):
@@ -141,7 +153,7 @@ class Store:
         BatchTooLargeError where what one shard would get does not fit a journal; nothing is applied then.
         """
         core = self._open()
-        core.writable()
+        self._writable(core)
         return Batch(core, self._type(None))
 
     # ---- durability and life
@@ -150,16 +162,37 @@ class Store:
         """Return once all that was put or deleted before this call is durable.
 
         Threads that flush at the same time share one flush of the medium. After an error nothing that was
-        not flushed before may be taken for durable.
+        not flushed before may be taken for durable. Where a worker process ended, and with it perhaps something
+        that was put and not flushed, the next flush of each thread that had put something before raises
+        OutcomeUnknownError once, and of all others the first.
         """
+        shards = self._writable(self._open())
+        shards.flush()
+        self._tell(shards)
+
+    def flush_only(self) -> None:
+        """As :meth:`flush`, without a word of losses: for callers that count :attr:`losses` themselves."""
         self._open().writable().flush()
+
+    @property
+    def losses(self) -> int:
+        """How often something that was put and not flushed may have been lost since the store was opened."""
+        core = self._open()
+        return 0 if core.is_read_only else core.writable().losses
+
+    def loss(self) -> SiltstoneError:
+        """What was lost last, as an error of the caller's own; only where there were :attr:`losses`."""
+        return self._open().writable().loss()
 
     def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed."""
         with self._close_lock:
             core, self._core = self._core, None
-            if core is not None:
-                core.close()
+            if core is None:
+                return
+            core.close()
+            if not core.is_read_only and not core.volume.is_forked:
+                self._tell(core.writable())
 
     def __enter__(self) -> Self:
         return self
@@ -175,6 +208,12 @@ class Store:
     def read_only(self) -> bool:
         """Whether nothing can be put; the reason is in `read_only_reason`."""
         return self._read_only
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether deletes and batches wait for other processes, however small they are."""
+        core = self._open()
+        return not core.is_read_only and core.writable().waits_for_others
 
     @property
     def read_only_reason(self) -> str:
@@ -210,6 +249,21 @@ class Store:
         if core is None:
             raise ClosedError(f"{self._url}: the store is closed", what="store")
         return core
+
+    def _writable(self, core: Core) -> ShardHost:
+        """The shards; from now on this thread is one of those who are told of losses."""
+        shards = core.writable()
+        if not hasattr(self._told, "losses"):
+            # What nobody has been told of yet is told to whoever flushes first.
+            self._told.losses = self._reported
+        return shards
+
+    def _tell(self, shards: ShardHost) -> None:
+        """Raise what may have been lost since this thread was told last."""
+        losses = shards.losses
+        if losses and self._told.losses < losses:
+            self._told.losses = self._reported = losses
+            raise shards.loss()
 
     def _step(self, rows: NDArray[np.uint8]) -> int:
         """Rows that are routed at once: few enough for one journal, should they all be one shard's."""

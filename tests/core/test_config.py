@@ -64,7 +64,12 @@ def test_each_key_has_a_comment_of_its_own():
 def test_commented_values_are_the_defaults(load):
     every_key = load(COMMENTED_KEY.sub("", DOCUMENTED.read_text()))
     defaults = load('[volume]\ntarget = "store.silt"')
-    assert every_key.store == defaults.store
+    # Those whose default is to ask the machine.
+    assert every_key.store.workers == 2
+    assert defaults.store.workers is None
+    assert every_key.store.model_copy(update={"workers": None}) == defaults.store
+    assert every_key.workers.affinity == [[0], [1]]
+    assert every_key.workers.model_copy(update={"affinity": None}) == defaults.workers
     assert every_key.backend == defaults.backend
     # The two whose default is to ask: the medium for its unit, the installation for its plugins.
     assert every_key.volume.erase_block == 512 * 1024

@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).parents[1] / "plugins"))
 
 
+#: tests of what a caller sees, whoever runs the shards
+FOR_ANY_WORKERS = {"test_front_door", "test_columns", "test_opening", "test_threads", "test_disk_full"}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what holds for any number of workers with several."""
+    if metafunc.module.__name__.rpartition(".")[2] in FOR_ANY_WORKERS:
+        metafunc.parametrize("workers_where_nobody_says", [0, 1, 2, 4], indirect=True, ids="workers={}".format)
+
+
 @pytest.fixture
 def path(quick_folder: Path) -> Path:
     """Where a store can be made."""

@@ -126,6 +126,7 @@ def settled_options(on: Medium, host: PluginHost, **options: Any) -> StoreOption
     """Options without chance or time in them."""
     return StoreOptions(
         target=on.target,
+        workers=0,
         backend_options=on.options,
         erase_block=64 * 1024,
         plugins=host,

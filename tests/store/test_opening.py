@@ -136,7 +136,7 @@ def test_create_destroys_only_where_asked_for(path):
         {"shards": 5000},
         {"index_memory": 100},
         {"missing_types": "ignore"},
-        {"workers": 3},
+        {"workers": -3},
         {"erase_block": 1000},
         {"erase_block": 32 * 1024},
         {"erase_block": 3 * 64 * 1024},

@@ -68,7 +68,6 @@ class ProcessHost(ShardHost):
         self._reader: Reader | None = None
         self._losses = 0
         self._loss: SiltstoneError | None = None
-        self._told = threading.local()
         self._flush_lock = threading.Lock()
         self._puts = self._flushed = 0
         self._stuck_since: dict[int, tuple[float, float]] = {}
@@ -147,7 +146,7 @@ class ProcessHost(ShardHost):
             self._reader = Reader(self._indexes, pending, self._stuck)
 
     def lost(self, error: SiltstoneError) -> None:
-        """Remember that something put may be lost, for the next flush of every thread."""
+        """Remember that something put may be lost, for those who flush next."""
         with self._changed:
             self._losses += 1
             self._loss = error.to_keep()
@@ -198,10 +197,7 @@ class ProcessHost(ShardHost):
     # ---- writing
 
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
-        self.volume.check_process()
-        for stream, _records in streams.values():
-            if len(stream) > FITS_BYTES:
-                check_batch(stream)
+        self._check(streams)
         waiting: list[tuple[WorkerProcess, Answer]] = []
         errors: list[SiltstoneError] = []
         try:
@@ -221,6 +217,27 @@ class ProcessHost(ShardHost):
         if errors:
             raise errors.pop(0)
 
+    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
+        self._check(streams)
+        if len(streams) != 1:
+            return False
+        ((shard, (stream, records)),) = streams.items()
+        keeper = self._keeper(shard)
+        if not keeper.serving(shard).try_append(keeper.ledgers[shard], stream, records):
+            return False
+        self._puts += 1
+        return True
+
+    @property
+    def waits_for_others(self) -> bool:
+        return True
+
+    def _check(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
+        self.volume.check_process()
+        for stream, _records in streams.values():
+            if len(stream) > FITS_BYTES:
+                check_batch(stream)
+
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         self.volume.check_process()
         keeper = self._keeper(shard)
@@ -237,6 +254,10 @@ class ProcessHost(ShardHost):
     def losses(self) -> int:
         return self._losses
 
+    def loss(self) -> SiltstoneError:
+        assert self._loss is not None
+        return self._loss.to_keep()
+
     def flush(self) -> None:
         self.volume.check_process()
         wanted = self._puts
@@ -244,7 +265,6 @@ class ProcessHost(ShardHost):
             # Callers that wait here together are served by the flush of the first that comes in.
             if self._flushed < wanted:
                 self._flush()
-        self._tell_losses()
 
     def _flush(self) -> None:
         covered = self._puts
@@ -272,13 +292,6 @@ class ProcessHost(ShardHost):
             # Out of the list, which this frame holds: the error's traceback holds this frame.
             raise errors.pop(0)
         self._flushed = covered
-
-    def _tell_losses(self) -> None:
-        """Raise, once for each thread, what may have been lost since it flushed last."""
-        losses, loss = self._losses, self._loss
-        if loss is not None and getattr(self._told, "losses", 0) < losses:
-            self._told.losses = losses
-            raise loss.to_keep()
 
     # ---- facts
 
@@ -330,10 +343,6 @@ class ProcessHost(ShardHost):
                     process.flushed = process.sent
                 except SiltstoneError as error:
                     errors.append(error)
-            try:
-                self._tell_losses()
-            except SiltstoneError as error:
-                errors.append(error)
             if not errors:
                 self.volume.publish(CleanClose(tuple(ends)))
         finally:

@@ -118,22 +118,45 @@ class WorkerProcess:
         """
         with self.order:
             sure = ledger.surely_fits(len(stream), records)
+            if sure and len(stream) <= _SMALL_BYTES:
+                self._put_small(ledger, stream, records)
+                return None
             answer = None if sure else self._answers.expect()
             sequence = ledger.send(stream, records, visible=sure)
             try:
-                if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
-                    self._outbox.add(ledger.shard, sequence, stream, records)
-                    if self._outbox.bytes >= _OUTBOX_BYTES:
-                        self._post()
-                else:
-                    request = 0 if answer is None else answer.request
-                    fields = [Kind.APPEND, request, ledger.shard, sequence, records]
-                    self._post((fields, stream.data))
+                request = 0 if answer is None else answer.request
+                fields = [Kind.APPEND, request, ledger.shard, sequence, records]
+                self._post((fields, stream.data))
             except BaseException:
                 ledger.cancel(sequence)
                 raise
             self.sent += 1
         return answer
+
+    def try_append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> bool:
+        """Put a small batch, if that surely fits and neither the worker nor another thread is waited for."""
+        if len(stream) > _SMALL_BYTES or self._credit < _OUTBOX_BYTES:
+            return False
+        if not self.order.acquire(blocking=False):
+            return False
+        try:
+            if not ledger.surely_fits(len(stream), records) or self._cause is not None:
+                return False
+            self._put_small(ledger, stream, records)
+        finally:
+            self.order.release()
+        return True
+
+    def _put_small(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> None:
+        sequence = ledger.send(stream, records, visible=True)
+        try:
+            self._outbox.add(ledger.shard, sequence, stream, records)
+            if not self._unheard or self._outbox.bytes >= _OUTBOX_BYTES:
+                self._post()
+        except BaseException:
+            ledger.cancel(sequence)
+            raise
+        self.sent += 1
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
         """Send keys to be deleted, behind everything that was put before."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from siltstone.plugin.host import PluginHost
+    from siltstone.plugin.hosting import WorkerOptions
     from siltstone.shard.opening import ReplayProgress
 
 
@@ -23,6 +24,7 @@ def open(  # noqa: A001 - as a store is opened like a file
     target: str | PathLike[str],
     *,
     workers: int | None = None,
+    worker: WorkerOptions | None = None,
     shards: int | None = None,
     read_only: bool | None = None,
     create: bool | None = None,
@@ -45,6 +47,7 @@ def open(  # noqa: A001 - as a store is opened like a file
     return Opening(
         target,
         workers=workers,
+        worker=worker,
         shards=shards,
         read_only=read_only,
         create=create,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from siltstone.aio.commits import Commits
 from siltstone.aio.threads import Threads
@@ -50,7 +51,12 @@ class AsyncStore:
         self._flusher = flusher
         # Flushes have a thread to themselves: they must not queue behind large batches.
         self._threads = Threads(loop, "siltstone-aio", _THREADS)
-        self._commits = Commits(loop, flusher, store.flush)
+        self._commits = Commits(loop, flusher, store.flush_only)
+        #: whether other processes are waited for, however little is asked
+        self._waits = store.waits_for_others
+        # How many losses a task has been told of, or had nothing to do with; and how many somebody has been told of.
+        self._told: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        self._reported = 0
         self._closing: asyncio.Future[None] | None = None
         self._close_errors: list[BaseException] = []
 
@@ -58,7 +64,10 @@ class AsyncStore:
 
     async def put(self, record: Any) -> None:
         """Put one record of any registered entry type; the last one put under a key wins. Not durable yet."""
-        self._put(self._open(), record)
+        store = self._open()
+        self._count_losses(store)
+        if not store.try_put(record):
+            await self._threads.run(store.put, record)
 
     async def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field, as :meth:`siltstone.Store.put_many`. Not durable yet.
@@ -66,7 +75,8 @@ class AsyncStore:
         The arrays must stay as they are until this returns; where it is cancelled, for longer than can be known.
         """
         store = self._open()
-        if columns and _is_short(columns[0]):
+        self._count_losses(store)
+        if columns and _is_short(columns[0]) and not self._waits:
             store.put_many(*columns, entry_type=entry_type)
         else:
             await self._threads.run(lambda: store.put_many(*columns, entry_type=entry_type))
@@ -91,7 +101,11 @@ class AsyncStore:
 
     async def delete(self, key: Buffer, *, entry_type: str | None = None) -> bool:
         """Delete what was put under `key`; whether there was anything. Not durable yet."""
-        return self._open().delete(key, entry_type=entry_type)
+        store = self._open()
+        self._count_losses(store)
+        if self._waits:
+            return await self._threads.run(lambda: store.delete(key, entry_type=entry_type))
+        return store.delete(key, entry_type=entry_type)
 
     async def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> NDArray[np.bool_]:
         """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet.
@@ -99,7 +113,8 @@ class AsyncStore:
         The keys must stay as they are until this returns.
         """
         store = self._open()
-        if _is_short(keys):
+        self._count_losses(store)
+        if _is_short(keys) and not self._waits:
             return store.delete_many(keys, entry_type=entry_type)
         return await self._threads.run(lambda: store.delete_many(keys, entry_type=entry_type))
 
@@ -111,7 +126,9 @@ class AsyncStore:
         are forgotten when it ends with one. BatchTooLargeError where what one shard would get does not fit a
         journal; nothing is applied then.
         """
-        batch = self._open().batch()
+        store = self._open()
+        self._count_losses(store)
+        batch = store.batch()
         try:
             yield batch
         except BaseException as error:
@@ -127,12 +144,19 @@ class AsyncStore:
 
         Tasks that flush at the same time share one flush of the medium, which begins after the last of them
         called. After an error, which each of them gets, nothing that was not flushed before may be taken for
-        durable.
+        durable. Losses are told as :meth:`siltstone.Store.flush` tells them, to each task once.
         """
-        self._open()
+        store = self._open()
+        self._count_losses(store)
         errors = await self._commits.ask()
         if errors:
             raise errors.pop()
+        if self._waits and self._closing is None:
+            losses = store.losses
+            task = asyncio.current_task()
+            if self._told.get(task, losses) < losses:
+                self._told[task] = self._reported = losses
+                raise store.loss()
 
     async def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
@@ -190,16 +214,20 @@ class AsyncStore:
 
     async def count(self) -> int:
         """Keys in the store."""
-        return len(self._open())
+        store = self._open()
+        return await self._threads.run(lambda: len(store))
 
     def __repr__(self) -> str:
         return f"<AsyncStore of {self._store!r}>"
 
     # ---- inside
 
-    def _put(self, store: Store, record: Any) -> None:
-        """Put on the loop's own thread: memory alone, except where the journal is full and the next one takes over."""
-        store.put(record)
+    def _count_losses(self, store: Store) -> None:
+        """From now on the running task is one of those who are told of losses."""
+        if self._waits:
+            task = asyncio.current_task()
+            if task not in self._told:
+                self._told[task] = self._reported
 
     def _check_loop(self) -> None:
         if _running_loop() is not self._loop:

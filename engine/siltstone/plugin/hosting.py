@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from siltstone.errors import ConfigError, PluginError
+from siltstone.errors import ConfigError, PluginError, SiltstoneError
 from siltstone.shard.figures import ShardFigures
 
 if TYPE_CHECKING:
@@ -173,6 +173,15 @@ class ShardHost(ABC):
         """How often something that was put and not flushed may have been lost while the store was open."""
         return 0
 
+    def loss(self) -> SiltstoneError:
+        """An error of its own that says what was lost last; only where there were :attr:`losses`."""
+        raise NotImplementedError
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether deletes and batches wait for other processes, however small they are."""
+        return False
+
     @abstractmethod
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
         """Append to each shard its batch: packed entries, and how many of them may bring a new key.
@@ -181,16 +190,18 @@ class ShardHost(ABC):
         leave others written. Not durable yet.
         """
 
+    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
+        """As :meth:`append`, where that need not wait for anybody; False, with nothing done, where it would."""
+        self.append(streams)
+        return True
+
     @abstractmethod
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Return once all that was appended or deleted before this call is durable.
-
-        OutcomeUnknownError, once for each thread that flushes, where something put before may be lost.
-        """
+        """Return once all that was appended or deleted before this call is durable, but for :attr:`losses`."""
 
     @abstractmethod
     def records(self) -> int:
