@@ -11,12 +11,13 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from siltstone.errors import OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
 from siltstone_workers.errors import ProtocolError
+from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, News
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone_workers.ledger import Ledger
-
-#: what a message takes besides its bulk, at most, for credit [bytes]
-_HEAD_BYTES: Final = 64
 
 
 class WorkerProcess:
@@ -113,6 +111,7 @@ class WorkerProcess:
                 self._send([Kind.APPEND, request, ledger.shard, sequence, records], stream.data)
             except BaseException:
                 ledger.cancel(sequence)
+                self._give_credit(credit_of(len(stream)))
                 raise
             self.sent += 1
         return answer
@@ -123,7 +122,11 @@ class WorkerProcess:
         with self.order:
             answer = self._answers.expect()
             self._take_credit(count * size)
-            self._send([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data)
+            try:
+                self._send([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data)
+            except BaseException:
+                self._give_credit(credit_of(count * size))
+                raise
             self.sent += 1
         return answer
 
@@ -139,11 +142,13 @@ class WorkerProcess:
             self.kill(f"it took nothing from its pipe: {error}")
             raise self.unknown() from error
         except (ChannelClosedError, OSError) as error:
+            # Also where an interrupt tore a message: nothing can be sent to this process any more.
+            self.kill("its pipe is closed, or a message to it was not sent whole")
             raise self.unknown() from error
 
     def _take_credit(self, size: int) -> None:
         """Wait until the worker has room for a message with `size` bytes of bulk."""
-        size += _HEAD_BYTES
+        size = credit_of(size)
         needed = min(size, self._requests.window)
         with self._credit_condition:
             if self._credit < needed:
@@ -156,6 +161,11 @@ class WorkerProcess:
                 raise self.unknown()
             self._credit -= size
 
+    def _give_credit(self, size: int) -> None:
+        with self._credit_condition:
+            self._credit += size
+            self._credit_condition.notify_all()
+
     # ---- listening
 
     def listen(self, timeout: float | None) -> Message | None:
@@ -163,22 +173,26 @@ class WorkerProcess:
 
         ChannelClosedError once the worker is gone, ProtocolError where it breaks a rule.
         """
-        if not self._events.has_buffered:
-            ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
-            if not ready:
-                return None
-            if self._events.reading not in ready:
-                # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
-                raise ChannelClosedError("the process ended")
-        return self._events.receive()
+        while True:
+            if not self._events.has_buffered:
+                ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
+                if not ready:
+                    return None
+                if self._events.reading not in ready:
+                    # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
+                    raise ChannelClosedError("the process ended")
+            # What is here and no more: it may stop in the middle of a frame.
+            message = self._events.receive(0.0)
+            if message is not None:
+                return message
 
     def listen_for(self, answer: Answer, timeout: float) -> Message | None:
-        """The next message while the worker opens its shards and nobody else waits; None where `answer` may be here.
+        """The next message while the worker opens its shards and nobody else waits; None to look again.
 
         WorkerError after `timeout` seconds of silence; ChannelClosedError, ProtocolError as in :meth:`listen`.
         """
         if self._events.has_buffered:
-            return self._events.receive()
+            return self._events.receive(0.0)
         poll = select.poll()
         for descriptor in (self._events.reading, self._answering.reading, self._pidfd):
             poll.register(descriptor, select.POLLIN)
@@ -190,7 +204,7 @@ class WorkerProcess:
                 cause="silence",
             )
         if self._events.reading in ready:
-            return self._events.receive()
+            return self._events.receive(0.0)
         if self._answering.reading not in ready:
             raise ChannelClosedError("the process ended")
         self._answers.wait(answer, 0)
@@ -206,9 +220,7 @@ class WorkerProcess:
                 )
             ledger.progress(news.number, told)
         if news.credit:
-            with self._credit_condition:
-                self._credit += news.credit
-                self._credit_condition.notify_all()
+            self._give_credit(news.credit)
 
     # ---- ending
 
@@ -224,7 +236,10 @@ class WorkerProcess:
 
     def kill(self, cause: str) -> None:
         """End the process at once, for this reason; the keeper notices."""
-        self._cause = self._cause or cause
+        if self._cause is not None:
+            # It was killed before, and what identified it may be another's by now.
+            return
+        self._cause = cause
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
