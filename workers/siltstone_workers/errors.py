@@ -83,7 +83,8 @@ def _plain(value: object, depth: int = 0) -> Any:
     if isinstance(value, bytes):
         return value[:_TEXT_MAX]
     if isinstance(value, list | tuple) and depth < _DEPTH_MAX:
-        return [_plain(item, depth + 1) for item in value[:_ITEMS_MAX]]
+        # Fewer the deeper they lie: all of them together stay small.
+        return [_plain(item, depth + 1) for item in value[: _ITEMS_MAX >> 2 * depth]]
     return _cut(repr(value), _TEXT_MAX)
 
 
