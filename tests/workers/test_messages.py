@@ -120,7 +120,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
 }
 
 #: what no field of any of them may be
-WRONG = [-1, 1.0, "12", b"\x01\x02", {0: 1, 1: 2}, [[]], [-1], object()]
+WRONG = [-1, 1.0, "12", b"\x01\x02", {0: 1, 1: 2}, [[[]]], [-1], object()]
 
 
 def spoiled(value: Any) -> list[Any]:
