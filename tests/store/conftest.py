@@ -25,7 +25,9 @@ FOR_ANY_WORKERS = {"test_front_door", "test_columns", "test_opening", "test_thre
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what holds for any number of workers with several."""
     if metafunc.module.__name__.rpartition(".")[2] in FOR_ANY_WORKERS:
-        metafunc.parametrize("workers_where_nobody_says", [0, 1, 2, 4], indirect=True, ids="workers={}".format)
+        metafunc.parametrize(
+            "workers_where_nobody_says", [0, 1, 2, 4], indirect=True, ids="workers={}".format
+        )
 
 
 @pytest.fixture

@@ -56,11 +56,10 @@ class SilentError(Exception):
 
 
 class Message(NamedTuple):
-    """What came through: the message, its bulk, and the bytes of credit that it holds until it has been dealt with."""
+    """What came through: the message, and its bulk."""
 
     fields: list[Any]
     bulk: memoryview | None
-    size: int
 
 
 def make_pipe() -> tuple[int, int]:
@@ -91,8 +90,8 @@ def frame_limit(descriptor: int) -> int:
 class Sender:
     """The writing end of a pipe, owned from now on. Any thread may send.
 
-    `window` is how many bytes of counted messages may be under way: half of the pipe, so that they never block in
-    it, and what is not counted, answers above all, has the other half.
+    `window` is how many bytes of counted messages (:func:`siltstone_workers.frames.credit_of`) may be under way: half
+    of the pipe, so that they never block in it, and what is not counted has the other half.
 
     :param silence: how long a write may find the pipe full before the other end counts as hung [seconds]; None:
         for ever
@@ -109,18 +108,17 @@ class Sender:
         self._in_parts = False
         self._closed = False
 
-    def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> int:
-        """Write one message, in parts where its bulk is longer than a frame; the bytes that it took.
+    def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> None:
+        """Write one message, in parts where its bulk is longer than a frame.
 
         Returns when all of it is in the pipe. ChannelClosedError, SilentError: the other end is gone or hung, and
         nothing more can be sent.
         """
-        return self.send_all([(fields, bulk)])[0]
+        self.send_all([(fields, bulk)])
 
-    def send_all(self, messages: Sequence[tuple[Sequence[Any], Buffer | None]]) -> list[int]:
-        """Write messages one after another, in one go as far as they are short; the bytes of each."""
+    def send_all(self, messages: Sequence[tuple[Sequence[Any], Buffer | None]]) -> None:
+        """Write messages one after another, in one go as far as they are short; errors as in :meth:`send`."""
         room = self._limit - MESSAGE_MAX - BULK_HEAD_SIZE
-        sizes: list[int] = []
         pieces: list[Buffer] = []
         with self._send_lock:
             if self._in_parts:
@@ -128,23 +126,19 @@ class Sender:
                 self._in_parts = False
             for fields, bulk in messages:
                 view = None if bulk is None else memoryview(bulk).cast("B")
-                size = 0
                 if view is not None and len(view) > room:
                     self._write(pieces)
                     pieces = []
                     self._in_parts = True
                     while len(view) > room:
-                        size += self._write(encode_frame([PART], view[:room]))
+                        self._write(encode_frame([PART], view[:room]))
                         view = view[room:]
-                frame = encode_frame(list(fields), view)
-                pieces += frame
-                sizes.append(size + sum(memoryview(piece).nbytes for piece in frame))
+                pieces += encode_frame(list(fields), view)
                 if self._in_parts or len(pieces) > _PIECES_MAX:
                     self._write(pieces)
                     pieces = []
                     self._in_parts = False
             self._write(pieces)
-        return sizes
 
     def _write(self, pieces: list[Buffer]) -> int:
         if self._torn or self._closed:
@@ -199,7 +193,9 @@ class Receiver:
         self._buffer = bytearray(_BUFFER_SIZE)
         self._start = self._fill = 0
         self._assembler = Assembler()
-        self._assembled = 0
+        #: a body that does not fit the buffer, and how much of it is there
+        self._long: bytearray | None = None
+        self._long_fill = 0
         self._is_open = True
 
     def receive(self, timeout: float | None = None, *, awake: float = 0.0) -> Message | None:
@@ -207,21 +203,19 @@ class Receiver:
 
         ChannelClosedError at the end of the pipe; ProtocolError where it ends inside a frame, or breaks a rule.
         """
+        if not self._is_open:
+            raise ChannelClosedError("it is closed")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            while self._fill - self._start < PREFIX_SIZE:
-                if not self._read_some(deadline, awake):
-                    return None
-            length = frame_length(self._buffer[self._start : self._start + PREFIX_SIZE], self._limit)
-            body = self._take_body(length, deadline)
+            body = self._take_body(deadline, awake)
             if body is None:
                 return None
             taken = self._assembler.take(body)
-            self._assembled += PREFIX_SIZE + length
-            if taken is None:
-                continue
-            size, self._assembled = self._assembled, 0
-            return Message(*taken, size)
+            if taken is not None:
+                return Message(*taken)
+            # However fast parts come, the time is kept; those that are here stay.
+            if deadline is not None and time.monotonic() >= deadline:
+                return None
 
     @property
     def has_buffered(self) -> bool:
@@ -232,32 +226,37 @@ class Receiver:
         length = int.from_bytes(self._buffer[self._start : self._start + PREFIX_SIZE], "big")
         return have >= PREFIX_SIZE + length
 
-    def _take_body(self, length: int, deadline: float | None) -> memoryview | None:
-        """The body behind the prefix, in memory of its own; None, with nothing taken, where the time was too short."""
-        while self._fill - self._start < min(PREFIX_SIZE + length, _BUFFER_SIZE):
-            if not self._read_some(deadline, 0.0):
+    def _take_body(self, deadline: float | None, awake: float) -> memoryview | None:
+        """The next body, in memory of its own; None, with nothing lost, where the time was too short."""
+        if self._long is None:
+            while self._fill - self._start < PREFIX_SIZE:
+                if not self._read_some(deadline, awake):
+                    return None
+            length = frame_length(self._buffer[self._start : self._start + PREFIX_SIZE], self._limit)
+            while self._fill - self._start < min(PREFIX_SIZE + length, _BUFFER_SIZE):
+                if not self._read_some(deadline, 0.0):
+                    return None
+            start = self._start + PREFIX_SIZE
+            have = min(length, self._fill - start)
+            if have == length:
+                self._start = start + length
+                return memoryview(bytes(memoryview(self._buffer)[start : start + length]))
+            # A long one: what is here is copied, the rest is read to where it stays.
+            self._long = bytearray(length)
+            self._long[:have] = memoryview(self._buffer)[start : start + have]
+            self._long_fill = have
+            self._start = self._fill = 0
+        while (left := len(self._long) - self._long_fill) > 0:
+            if not self._is_readable(deadline, 0.0):
                 return None
-        start = self._start + PREFIX_SIZE
-        have = min(length, self._fill - start)
-        if have == length:
-            body = memoryview(bytes(memoryview(self._buffer)[start : start + length]))
-            self._start = start + length
-            return body
-        # A long one: what is here is copied, the rest is read to where it stays.
-        whole = bytearray(length)
-        view = memoryview(whole)
-        view[:have] = memoryview(self._buffer)[start : start + have]
-        self._start = self._fill = 0
-        while have < length:
-            count = os.readv(self.reading, [view[have:]])
+            count = os.readv(self.reading, [memoryview(self._long)[self._long_fill :]])
             if count == 0:
                 raise ProtocolError(
-                    f"the pipe ended {length - have} bytes before the end of a frame",
-                    rule="whole frames",
-                    value=have,
+                    f"the pipe ended {left} bytes before the end of a frame", rule="whole frames", value=left
                 )
-            have += count
-        return view
+            self._long_fill += count
+        whole, self._long = self._long, None
+        return memoryview(whole)
 
     def _read_some(self, deadline: float | None, awake: float) -> bool:
         """Read what there is into the buffer; False where nothing came in time."""
@@ -265,9 +264,7 @@ class Receiver:
             left = self._fill - self._start
             self._buffer[:left] = self._buffer[self._start : self._fill]
             self._start, self._fill = 0, left
-        if deadline is not None and not wait_readable(
-            self.reading, -1, max(0.0, deadline - time.monotonic()), awake
-        ):
+        if not self._is_readable(deadline, awake):
             return False
         count = os.readv(self.reading, [memoryview(self._buffer)[self._fill :]])
         if count == 0:
@@ -278,6 +275,12 @@ class Receiver:
             raise ChannelClosedError("the other end is gone")
         self._fill += count
         return True
+
+    def _is_readable(self, deadline: float | None, awake: float) -> bool:
+        """Whether something came in time; without a deadline the read itself waits."""
+        if deadline is None:
+            return True
+        return bool(wait_readable(self.reading, -1, max(0.0, deadline - time.monotonic()), awake))
 
     def close(self) -> None:
         """Close the pipe; closing twice is allowed."""

@@ -17,20 +17,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
-from siltstone_workers.errors import ProtocolError
+from siltstone.errors import ProtocolError
+from siltstone.format.superblock import SHARDS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Buffer
 
 __all__ = [
     "BULK_HEAD_SIZE",
     "BULK_MAX",
+    "DEPTH_MAX",
     "DROP",
     "FRAME_MIN",
     "MESSAGE_MAX",
     "PART",
     "PREFIX_SIZE",
+    "VALUE_MAX",
     "Assembler",
+    "credit_of",
     "decode_body",
     "encode_frame",
     "frame_length",
@@ -40,12 +46,20 @@ __all__ = [
 
 #: of the length in front of each frame [bytes]
 PREFIX_SIZE: Final = 4
-#: a message without its bulk is no longer than this [bytes]
-MESSAGE_MAX: Final = 12 * 1024
+#: a message without its bulk is no longer than this: more than news of all shards and an error [bytes]
+MESSAGE_MAX: Final = 48 * 1024
 #: every frame limit is at least this [bytes]
-FRAME_MIN: Final = 16 * 1024
+FRAME_MIN: Final = 64 * 1024
 #: bulk that arrives in parts is no longer than this: more than the largest batch and the largest superblock [bytes]
 BULK_MAX: Final = 68 * 1024 * 1024
+
+#: a value that travels as bulk is no longer than this [bytes]
+VALUE_MAX: Final = 4 * 1024 * 1024
+#: lists and maps lie in one another no deeper than this
+DEPTH_MAX: Final = 16
+
+#: what a counted message takes of the credit besides its bulk: at least its head, and the same at both ends [bytes]
+_HEAD_CREDIT: Final = 64
 
 #: kinds of frames that this module deals with itself; those of messages are greater
 PART: Final = 0
@@ -57,23 +71,43 @@ BULK_HEAD_SIZE: Final = 5
 _PREFIX: Final = struct.Struct(">I")
 _BIN32: Final = struct.Struct(">BI")
 _BIN32_CODE: Final = 0xC6
-#: every dimension of msgpack has its limit: a frame cannot ask for more memory than its own length
+#: every dimension of msgpack has its limit: what a message claims to have takes a few MiB at most
 _LIMITS: Final = {
     "max_str_len": MESSAGE_MAX,
     "max_bin_len": MESSAGE_MAX,
-    "max_array_len": 4096,
-    "max_map_len": 1024,
+    "max_array_len": SHARDS_MAX,
+    "max_map_len": 256,
     "max_ext_len": 0,
 }
 _KIND_MAX: Final = 255
+#: text is what Python has as text, names of files that are no UTF-8 among it
+_TEXT: Final = "surrogatepass"
+
+
+def _refuse_extension(code: int, _data: bytes) -> Any:
+    raise ValueError(f"extension {code}")
+
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "raw": False,
+    "strict_map_key": False,
+    "use_list": True,
+    "unicode_errors": _TEXT,
+    "ext_hook": _refuse_extension,
+}
 
 assert _BIN32.size == BULK_HEAD_SIZE
 assert MESSAGE_MAX + BULK_HEAD_SIZE < FRAME_MIN
 
 
+def credit_of(bulk_size: int) -> int:
+    """Bytes of credit that a counted message with so much bulk holds until it has been dealt with."""
+    return bulk_size + _HEAD_CREDIT
+
+
 def encode_frame(message: list[Any] | tuple[Any, ...], bulk: Buffer | None = None) -> list[Buffer]:
     """The pieces of one frame, to be written one after another; `bulk` is not copied."""
-    body = msgpack.packb(message, use_bin_type=True)
+    body = msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT)
     if len(body) > MESSAGE_MAX:
         raise ProtocolError(
             f"a message of {len(body)} bytes; at most {MESSAGE_MAX}", rule="message size", value=len(body)
@@ -98,16 +132,17 @@ def frame_length(prefix: Buffer, limit: int) -> int:
 def decode_body(body: memoryview) -> tuple[list[Any], memoryview | None]:
     """The message and the bulk in a whole body; the bulk is a view of it. ProtocolError says which rule it breaks."""
     head = body[:MESSAGE_MAX]
-    rest = body[len(body) :]
+    rest = body[len(head) :]
     try:
-        message = msgpack.unpackb(head, raw=False, strict_map_key=False, use_list=True, **_LIMITS)
+        message = msgpack.unpackb(head, **_OPTIONS, **_LIMITS)
     except msgpack.ExtraData as extra:
         message, rest = extra.unpacked, body[len(head) - len(extra.extra) :]
     except Exception as error:
         # Its own errors share no base: ValueError and its subclasses for what is no msgpack, or does not end.
         raise ProtocolError(
-            f"no message within {len(head)} bytes: {error!r:.200}", rule="message", value=repr(error)[:200]
+            f"no message within {len(head)} bytes: {_shown(error)}", rule="message", value=_shown(error)
         ) from error
+    _check_depth(message)
     if not isinstance(message, list) or not message or type(message[0]) is not int:
         raise ProtocolError(
             f"a message must be a list that starts with its kind, not {message!r:.80}",
@@ -144,7 +179,8 @@ class Assembler:
             return None
         if message[0] != PART and not self._parts:
             return message, bulk
-        if bulk is None:
+        if not bulk:
+            # An empty part as well: any number of them would come to nothing.
             raise ProtocolError("a part without bulk", rule="part", value=message[0])
         if len(self._parts) + len(bulk) > BULK_MAX:
             size = len(self._parts) + len(bulk)
@@ -159,8 +195,13 @@ class Assembler:
 
 
 def pack_value(value: object) -> bytes:
-    """A value of lists, maps, text, bytes and numbers as bulk."""
-    return bytes(msgpack.packb(value, use_bin_type=True))
+    """A value of lists, maps, text, bytes and numbers as bulk; ValueError, TypeError where it cannot be."""
+    if _is_deeper(value, DEPTH_MAX):
+        raise ValueError(f"more than {DEPTH_MAX} lists and maps in one another")
+    packed = bytes(msgpack.packb(value, use_bin_type=True, unicode_errors=_TEXT))
+    if len(packed) > VALUE_MAX:
+        raise ValueError(f"{len(packed)} bytes; at most {VALUE_MAX}")
+    return packed
 
 
 def unpack_value(bulk: memoryview | None) -> Any:
@@ -168,17 +209,43 @@ def unpack_value(bulk: memoryview | None) -> Any:
     if bulk is None:
         raise ProtocolError("a value is missing", rule="value", value=None)
     size = len(bulk)
-    try:
-        return msgpack.unpackb(
-            bulk,
-            raw=False,
-            use_list=True,
-            strict_map_key=False,
-            max_str_len=size,
-            max_bin_len=size,
-            max_array_len=size,
-            max_map_len=size,
-            max_ext_len=0,
+    if not 0 < size <= VALUE_MAX:
+        raise ProtocolError(
+            f"a value of {size} bytes; must be 1 to {VALUE_MAX}", rule="value size", value=size
         )
+    limits = dict.fromkeys(_LIMITS, size) | {"max_ext_len": 0}
+    try:
+        # First without making anything of it: a list takes the memory for all items that it claims to have before
+        # the first is read, and there may be many such lists in one another.
+        unpacker = msgpack.Unpacker(max_buffer_size=size)
+        unpacker.feed(bulk)
+        unpacker.skip()
+        value = msgpack.unpackb(bulk, **_OPTIONS, **limits)
     except Exception as error:
-        raise ProtocolError(f"no value: {error!r:.200}", rule="value", value=repr(error)[:200]) from error
+        raise ProtocolError(f"no value: {_shown(error)}", rule="value", value=_shown(error)) from error
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: object) -> None:
+    if _is_deeper(value, DEPTH_MAX):
+        raise ProtocolError(
+            f"more than {DEPTH_MAX} lists and maps in one another", rule="depth", value=DEPTH_MAX
+        )
+
+
+def _is_deeper(value: object, depth: int) -> bool:
+    if isinstance(value, dict):
+        items: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        return False
+    return depth == 0 or any(
+        _is_deeper(item, depth - 1) for item in items if isinstance(item, list | tuple | dict)
+    )
+
+
+def _shown(error: Exception) -> str:
+    """An error of msgpack for people, without the bytes that it is about."""
+    return f"{type(error).__name__}: {error}"[:200]

@@ -68,10 +68,17 @@ class Inbox:
     def send_counted(self, fields: Sequence[Any], bulk: Buffer) -> None:
         """Send a message once the core has room for it."""
         size = memoryview(bulk).nbytes
-        self._wait(lambda: self._credit > 0, None)
-        with self._condition:
-            # The last one may take more than there is: it is the only one under way then.
-            self._credit -= size
+        taken = False
+
+        def take() -> bool:
+            nonlocal taken
+            if not taken and self._credit > 0:
+                # The last one may take more than there is. Here and not later: another thread may have seen it too.
+                self._credit -= size
+                taken = True
+            return taken
+
+        self._wait(take, None)
         self._sender.send(fields, bulk)
 
     # ---- inside

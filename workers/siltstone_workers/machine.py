@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone_workers.errors import ProtocolError
+from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, expect
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Append:
     sequence: int
     records: int
     entries: memoryview
-    size: int
+    credit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Delete:
     kind: int
     key_size: int
     keys: memoryview
-    size: int
+    credit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class WorkerMachine:
 
     def dealt_with(self, instruction: Append | Delete) -> None:
         """An append or delete was carried out, well or not: its credit is the core's again."""
-        self._credit += instruction.size
+        self._credit += instruction.credit
         if isinstance(instruction, Append):
             self._touched[instruction.shard] = instruction.sequence
         else:
@@ -216,18 +217,20 @@ class WorkerMachine:
                 f"shard {shard}: append {sequence} after {last}", rule="sequences rise", value=sequence
             )
         self._sequences[shard] = sequence
-        return Append(request, shard, sequence, records, self._bulk(message), message.size)
+        entries = self._bulk(message)
+        return Append(request, shard, sequence, records, entries, credit_of(len(entries)))
 
     def _delete(self, message: Message) -> Delete:
         request, shard, kind, key_size = expect(message.fields, int, int, int, int)
         self._must_be(State.SERVING, Kind.DELETE)
         self._must_own(shard)
         keys = self._bulk(message)
-        if key_size == 0 or len(keys) % key_size or _type_id(kind) != kind:
+        _type_id(kind)
+        if key_size == 0 or len(keys) % key_size:
             raise ProtocolError(
                 f"{len(keys)} bytes are no keys of {key_size}", rule="whole keys", value=key_size
             )
-        return Delete(request, shard, kind, key_size, keys, message.size)
+        return Delete(request, shard, kind, key_size, keys, credit_of(len(keys)))
 
     def _must_be(self, state: State, kind: int) -> None:
         if self.state is not state:

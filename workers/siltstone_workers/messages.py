@@ -164,24 +164,26 @@ def change_from_wire(value: object) -> ShardChange:
 
 
 def _change(value: Any) -> ShardChange:
-    name, fields = value
+    name, fields = _list(value, 2)
     kind = _CHANGES[name]
+    items = _list(fields, len(kind.__dataclass_fields__))
     if kind is changes.Settle:
-        (settled,) = fields
-        return changes.Settle(
-            tuple(
-                Settled(_count(a), _count_or_none(b), _count_or_none(c), _end_or_none(d), _flag(e))
-                for a, b, c, d, e in settled
-            )
-        )
+        return changes.Settle(tuple(map(_settled, _list(items[0]))))
     if kind is changes.Roll:
-        shard, old, end, fresh = fields
+        shard, old, end, fresh = items
         return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
     if kind is changes.TakeFresh:
-        numbers, kept = fields
-        return changes.TakeFresh(tuple(map(_count, numbers)), _flag(kept))
-    change: ShardChange = kind(*map(_count, fields))
+        numbers, kept = items
+        return changes.TakeFresh(tuple(map(_count, _list(numbers))), _flag(kept))
+    change: ShardChange = kind(*map(_count, items))
     return change
+
+
+def _settled(value: Any) -> Settled:
+    shard, fresh, recovered, end, dropped = _list(value, 5)
+    return Settled(
+        _count(shard), _count_or_none(fresh), _count_or_none(recovered), _end_or_none(end), _flag(dropped)
+    )
 
 
 def recoveries_to_wire(found: Sequence[JournalRecovery]) -> list[Any]:
@@ -200,13 +202,15 @@ def _recoveries(value: Any) -> list[JournalRecovery]:
             _count(journal),
             _count(shard),
             _end(end),
-            Position(_count(durable[0]), _count(durable[1])),
+            _position(durable),
             _count(clusters),
             _count(size),
             _count(entries),
             _text(reason),
         )
-        for journal, shard, end, durable, clusters, size, entries, reason in value
+        for journal, shard, end, durable, clusters, size, entries, reason in (
+            _list(one, 8) for one in _list(value)
+        )
     ]
 
 
@@ -223,7 +227,7 @@ def ends_from_wire(value: object) -> list[JournalEnd]:
 def _ends(value: Any) -> list[JournalEnd]:
     return [
         JournalEnd(_count(shard), _count(extent), _end(end), _flag(closed))
-        for shard, extent, end, closed in value
+        for shard, extent, end, closed in (_list(one, 4) for one in _list(value))
     ]
 
 
@@ -245,15 +249,19 @@ def _figures(value: Any) -> list[ShardFigures]:
             _count(most),
             _count(size),
             _count_or_none(journal),
-            None if position is None else Position(_count(position[0]), _count(position[1])),
+            None if position is None else _position(position),
         )
-        for shard, records, most, size, journal, position in value
+        for shard, records, most, size, journal, position in (_list(one, 6) for one in _list(value))
     ]
 
 
 def progress_from_wire(value: object) -> list[ShardProgress]:
     """How far some shards are, as it was sent."""
-    return _parsed("progress", lambda found: [ShardProgress(*map(_count, one)) for one in found], value)
+    return _parsed("progress", _progress, value)
+
+
+def _progress(value: Any) -> list[ShardProgress]:
+    return [ShardProgress(*map(_count, _list(one, 4))) for one in _list(value)]
 
 
 def _parsed(what: str, parse: Callable[[Any], Parsed], value: object) -> Parsed:
@@ -261,6 +269,12 @@ def _parsed(what: str, parse: Callable[[Any], Parsed], value: object) -> Parsed:
         return parse(value)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise ProtocolError(f"no {what}: {value!r:.120}: {error!r:.120}", rule=what, value=None) from error
+
+
+def _list(value: Any, length: int | None = None) -> list[Any]:
+    if type(value) is not list or (length is not None and len(value) != length):
+        raise ValueError(f"{value!r:.40} is no list of {'any' if length is None else length} items")
+    return value
 
 
 def _count(value: Any) -> int:
@@ -286,8 +300,13 @@ def _text(value: Any) -> str:
 
 
 def _end(value: Any) -> End:
-    cluster, byte, slot, sequence = value
+    cluster, byte, slot, sequence = _list(value, 4)
     return End(_count(cluster), _count(byte), _count_or_none(slot), _count(sequence))
+
+
+def _position(value: Any) -> Position:
+    cluster, byte = _list(value, 2)
+    return Position(_count(cluster), _count(byte))
 
 
 def _end_or_none(value: Any) -> End | None:

@@ -17,6 +17,7 @@ from siltstone.errors import OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
 from siltstone_workers.errors import ProtocolError
+from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from siltstone_workers.ledger import Ledger
 
-#: what a message takes besides its bulk, at most, for credit [bytes]
-_HEAD_BYTES: Final = 64
 #: messages that need credit: those that carry records
 _COUNTED: Final = (Kind.APPEND, Kind.DELETE)
 #: batches up to this size wait for others, until there are so many bytes of them
@@ -175,30 +174,30 @@ class WorkerProcess:
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
         """Send what waits in the outbox and a last message, once the worker has room for their records."""
         messages = [*self._outbox.take(), *last]
-        counted = [bulk for fields, bulk in messages if bulk is not None and fields[0] in _COUNTED]
-        taken = sum(memoryview(bulk).nbytes + _HEAD_BYTES for bulk in counted)
-        if taken:
-            self._take_credit(taken)
-        self._unheard = self._unheard or bool(taken)
-        sizes = self._send(messages)
-        if taken:
-            exact = sum(
-                size for size, (fields, _bulk) in zip(sizes, messages, strict=True) if fields[0] in _COUNTED
-            )
-            self._give_credit(taken - exact)
+        credit = sum(
+            credit_of(memoryview(bulk).nbytes)
+            for fields, bulk in messages
+            if bulk is not None and fields[0] in _COUNTED
+        )
+        if credit:
+            self._take_credit(credit)
+            self._unheard = True
+        self._send(messages)
 
-    def _send(self, messages: Sequence[tuple[list[Any], Buffer | None]]) -> list[int]:
-        """Send messages in one go; the bytes of each."""
+    def _send(self, messages: Sequence[tuple[list[Any], Buffer | None]]) -> None:
+        """Send messages in one go; a worker that cannot be sent to any more is ended."""
         try:
-            return self._requests.send_all(messages)
+            self._requests.send_all(messages)
         except SilentError as error:
             self.kill(f"it took nothing from its pipe: {error}")
             raise self.unknown() from error
         except (ChannelClosedError, OSError) as error:
+            # Also where an interrupt tore a message: nothing can be sent to this process any more.
+            self.kill("its pipe is closed, or a message to it was not sent whole")
             raise self.unknown() from error
 
     def _take_credit(self, size: int) -> None:
-        """Wait until the worker has room for `size` bytes of messages."""
+        """Wait until the worker has room for messages that take `size` bytes of credit."""
         needed = min(size, self._requests.window)
         with self._credit_condition:
             if self._credit < needed:
@@ -223,22 +222,26 @@ class WorkerProcess:
 
         ChannelClosedError once the worker is gone, ProtocolError where it breaks a rule.
         """
-        if not self._events.has_buffered:
-            ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
-            if not ready:
-                return None
-            if self._events.reading not in ready:
-                # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
-                raise ChannelClosedError("the process ended")
-        return self._events.receive()
+        while True:
+            if not self._events.has_buffered:
+                ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
+                if not ready:
+                    return None
+                if self._events.reading not in ready:
+                    # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
+                    raise ChannelClosedError("the process ended")
+            # What is here and no more: it may stop in the middle of a frame.
+            message = self._events.receive(0.0)
+            if message is not None:
+                return message
 
     def listen_for(self, answer: Answer, timeout: float) -> Message | None:
-        """The next message while the worker opens its shards and nobody else waits; None where `answer` may be here.
+        """The next message while the worker opens its shards and nobody else waits; None to look again.
 
         WorkerError after `timeout` seconds of silence; ChannelClosedError, ProtocolError as in :meth:`listen`.
         """
         if self._events.has_buffered:
-            return self._events.receive()
+            return self._events.receive(0.0)
         poll = select.poll()
         for descriptor in (self._events.reading, self._answering.reading, self._pidfd):
             poll.register(descriptor, select.POLLIN)
@@ -250,7 +253,7 @@ class WorkerProcess:
                 cause="silence",
             )
         if self._events.reading in ready:
-            return self._events.receive()
+            return self._events.receive(0.0)
         if self._answering.reading not in ready:
             raise ChannelClosedError("the process ended")
         self._answers.wait(answer, 0)
@@ -283,7 +286,10 @@ class WorkerProcess:
 
     def kill(self, cause: str) -> None:
         """End the process at once, for this reason; the keeper notices."""
-        self._cause = self._cause or cause
+        if self._cause is not None:
+            # It was killed before, and what identified it may be another's by now.
+            return
+        self._cause = cause
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
