@@ -60,14 +60,6 @@ def test_messages_of_every_size_come_through_in_order(size: int) -> None:
         task.result()
 
 
-@given(st.lists(st.integers(0, 200_000), min_size=1, max_size=5))
-def test_what_a_send_took_is_what_lay_in_the_pipe(lengths: list[int]) -> None:
-    with ends(1024 * KIB) as both:
-        for length in lengths:
-            took = both.sender.send([9, length], bytes(length))
-            assert took == len(os.read(both.receiver.reading, 1024 * KIB))
-
-
 def test_a_pipe_is_made_as_large_as_may_be_and_inherited_by_nobody() -> None:
     pair = make_pipe()
     try:

@@ -79,10 +79,11 @@ def test_what_a_worker_found_crosses_unchanged(
 @given(COUNTS, COUNTS, st.lists(PROGRESS, max_size=4))
 def test_news_cross_unchanged(number: int, credit: int, shards: list[ShardProgress]) -> None:
     body = b"".join(
-        bytes(each) for each in encode_frame([Kind.PROGRESS, number, credit, [list(s) for s in shards]])
+        bytes(each) for each in encode_frame([Kind.PROGRESS, credit, number, [list(s) for s in shards]])
     )
     fields, _bulk = decode_body(memoryview(body)[4:])
-    assert News.from_wire(expect(fields, int, int, list)) == News(number, credit, shards)
+    found, *news = expect(fields, int, int, list)
+    assert (found, News.from_wire(news)) == (credit, News(number, shards))
 
 
 def test_news_of_as_many_shards_as_a_store_may_have_fit_a_message_with_an_error() -> None:

@@ -146,7 +146,7 @@ class Answers:
                 rule="kind",
                 value=message.fields[0],
             )
-        request, error, *news = expect(message.fields, int, (list, None), int, int, list)
+        request, error, *news = expect(message.fields, int, (list, None), int, list)
         found = None if error is None else error_from_wire(error)
         # First: who has an answer finds told what was dealt with before it.
         self._heard(News.from_wire(news))

@@ -287,7 +287,9 @@ class Keeper:
         process = self._process()
         kind = message.fields[0]
         if kind == Kind.PROGRESS:
-            process.hear(News.from_wire(expect(message.fields, int, int, list)))
+            credit, *news = expect(message.fields, int, int, list)
+            process.hear(News.from_wire(news))
+            process.give_credit(credit)
         elif kind == Kind.FAILED:
             # The next flush brings the error; until then nothing more is sent that nobody waits for.
             (shard,) = expect(message.fields, int)

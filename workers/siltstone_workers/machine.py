@@ -202,8 +202,12 @@ class WorkerMachine:
     def report(self) -> tuple[int, dict[int, int]]:
         """What is to be told now: credit, and for each shard that was touched the last sequence dealt with."""
         credit, self._credit = self._credit, 0
+        return credit, self.touched()
+
+    def touched(self) -> dict[int, int]:
+        """The shards that were touched since this was told last, each with the last sequence dealt with."""
         touched, self._touched = self._touched, {}
-        return credit, touched
+        return touched
 
     # ---- inside
 

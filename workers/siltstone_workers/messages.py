@@ -11,7 +11,7 @@
 | core | FIGURES, id | REPLY, bulk |
 | core | END, id | REPLY, bulk: the ends |
 | core | EXIT | the worker ends |
-| worker | PROGRESS, news | |
+| worker | PROGRESS, credit, news | |
 | worker | FAILED, shard | |
 | worker | PUBLISH, id, optional, bulk: a change | REPLY, bulk: superblock |
 | worker | ENTRIES, shard, bulk: entries without a key | |
@@ -20,10 +20,12 @@
 | core | REPLY, id, error or nil | |
 | core | CREDIT, bytes | |
 
-Answers of a worker have a pipe of their own, which those who wait for them read. News are three items: their number,
-since two pipes may bring them in another order, the credit that is the core's again, and for each shard that was
-touched its number, the last sequence that was dealt with, and what surely fits: bytes of entries, and records. The
-answer to FLUSH brings, as bulk, the error of an append that nobody waited for, where one failed since the last.
+Answers of a worker have a pipe of their own, which those who wait for them read. News are two items: their
+number, since two pipes may bring them in another order, and for each shard that was touched its number, the
+last sequence that was dealt with, and what surely fits: bytes of entries, and records. Credit comes with
+PROGRESS alone: in an answer it might lie unread while who is to read it waits for it, or for a lock whose
+holder does. The answer to FLUSH brings, as bulk, the error of an append that nobody waited for, where one
+failed since the last.
 """
 
 from __future__ import annotations
@@ -88,19 +90,17 @@ class News(NamedTuple):
     """What a worker says of its progress.
 
     :param number: rises with every news
-    :param credit: bytes that were dealt with since the last
     :param shards: those that were touched since the last
     """
 
     number: int
-    credit: int
     shards: list[ShardProgress]
 
     @classmethod
     def from_wire(cls, items: Sequence[Any]) -> News:
-        """The news in the last three items of a message."""
-        number, credit, shards = items
-        return cls(number, credit, progress_from_wire(shards))
+        """The news in the last two items of a message."""
+        number, shards = items
+        return cls(number, progress_from_wire(shards))
 
 
 def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> list[Any]:

@@ -210,11 +210,6 @@ class WorkerProcess:
                 raise self.unknown()
             self._credit -= size
 
-    def _give_credit(self, size: int) -> None:
-        with self._credit_condition:
-            self._credit += size
-            self._credit_condition.notify_all()
-
     # ---- listening
 
     def listen(self, timeout: float | None) -> Message | None:
@@ -259,6 +254,12 @@ class WorkerProcess:
         self._answers.wait(answer, 0)
         return None
 
+    def give_credit(self, size: int) -> None:
+        """The worker has dealt with messages that took `size` bytes of credit."""
+        with self._credit_condition:
+            self._credit += size
+            self._credit_condition.notify_all()
+
     def hear(self, news: News) -> None:
         """Take over what the worker says of its progress; ProtocolError where a shard is not its own."""
         for told in news.shards:
@@ -268,9 +269,7 @@ class WorkerProcess:
                     f"shard {told.shard} is another worker's", rule="own shards", value=told.shard
                 )
             ledger.progress(news.number, told)
-        if news.credit:
-            self._unheard = False
-            self._give_credit(news.credit)
+        self._unheard = self._unheard and not news.shards
 
     # ---- ending
 

@@ -134,7 +134,7 @@ class Worker:
             self._untold = self._untold or error
             self._report()
             self._events.send([Kind.FAILED, instruction.shard])
-        elif self._machine.must_report:
+        if self._machine.must_report:
             self._report()
 
     def _delete(self, instruction: machine.Delete) -> None:
@@ -147,6 +147,8 @@ class Worker:
             error = refused.to_keep()
         self._machine.dealt_with(instruction)
         self._answer(instruction.request, error=error, bulk=found)
+        if self._machine.must_report:
+            self._report()
 
     def _flush(self, requests: tuple[int, ...]) -> None:
         error: SiltstoneError | None = None
@@ -206,7 +208,7 @@ class Worker:
         shards = serve_shards(self._volume, recovered, self._options)
         self._group = ShardGroup(self._volume, shards, self._wake.set)
         threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True).start()
-        self._events.send([Kind.PROGRESS, *self._news(dict.fromkeys(self._config.shards, 0))])
+        self._events.send([Kind.PROGRESS, 0, *self._news(dict.fromkeys(self._config.shards, 0))])
 
     def _replayed(self, progress: ReplayProgress) -> None:
         self._events.send([Kind.REPLAYED, progress.bytes_done, progress.bytes_total, progress.records])
@@ -218,21 +220,22 @@ class Worker:
     ) -> None:
         """Answer, and tell with it what was dealt with before."""
         wire = None if error is None else error_to_wire(error)
-        self._answers.send([Kind.REPLY, request, wire, *self._news()], bulk)
+        # Without credit: that must not lie in an answer that nobody reads yet while others wait for it.
+        self._answers.send([Kind.REPLY, request, wire, *self._news(self._machine.touched())], bulk)
 
     def _report(self) -> None:
         if self._machine.has_news:
-            self._events.send([Kind.PROGRESS, *self._news()])
+            credit, touched = self._machine.report()
+            self._events.send([Kind.PROGRESS, credit, *self._news(touched)])
 
-    def _news(self, also: dict[int, int] | None = None) -> tuple[int, int, list[Any]]:
-        """What was dealt with since the last news; see :class:`siltstone_workers.messages.News`."""
-        credit, touched = self._machine.report()
+    def _news(self, touched: dict[int, int]) -> tuple[int, list[Any]]:
+        """How far the shards are that were touched; see :class:`siltstone_workers.messages.News`."""
         self._reports += 1
         found = []
-        for number, sequence in {**(also or {}), **touched}.items():
+        for number, sequence in touched.items():
             shard = self._shards().shards[number]
             found.append([number, sequence, shard.room, shard.store.room])
-        return self._reports, credit, found
+        return self._reports, found
 
     # ---- housekeeping
 
