@@ -42,7 +42,7 @@ class Store:
     def __init__(self, options: StoreOptions) -> None:
         self._close_lock = threading.Lock()
         self._told = threading.local()  # how many losses a thread has been told of, or had nothing to do with
-        self._reported = 0  # losses that somebody has been told of
+        self._losses_told = 0
         core = Core(options)
         #: None once closed. A call under way keeps the core, and with it the mapped journals that it reads.
         self._core: Core | None = core
@@ -180,9 +180,14 @@ class Store:
         core = self._open()
         return 0 if core.is_read_only else core.writable().losses
 
-    def loss(self) -> SiltstoneError:
-        """What was lost last, as an error of the caller's own; only where there were :attr:`losses`."""
-        return self._open().writable().loss()
+    @property
+    def losses_told(self) -> int:
+        """How many of the :attr:`losses` somebody has been told of."""
+        return self._losses_told
+
+    def loss_since(self, told: int) -> SiltstoneError | None:
+        """What was lost since a caller had been told of the first `told` losses, as an error of its own, or None."""
+        return self._loss_since(self._open().writable(), told)
 
     def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed."""
@@ -255,15 +260,22 @@ class Store:
         shards = core.writable()
         if not hasattr(self._told, "losses"):
             # What nobody has been told of yet is told to whoever flushes first.
-            self._told.losses = self._reported
+            self._told.losses = self._losses_told
         return shards
 
     def _tell(self, shards: ShardHost) -> None:
         """Raise what may have been lost since this thread was told last."""
+        error = self._loss_since(shards, getattr(self._told, "losses", self._losses_told))
+        if error is not None:
+            self._told.losses = self._losses_told
+            raise error
+
+    def _loss_since(self, shards: ShardHost, told: int) -> SiltstoneError | None:
         losses = shards.losses
-        if losses and self._told.losses < losses:
-            self._told.losses = self._reported = losses
-            raise shards.loss()
+        if told >= losses:
+            return None
+        self._losses_told = losses
+        return shards.loss()
 
     def _step(self, rows: NDArray[np.uint8]) -> int:
         """Rows that are routed at once: few enough for one journal, should they all be one shard's."""

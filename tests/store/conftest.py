@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,16 +19,23 @@ if TYPE_CHECKING:
 sys.path.append(str(Path(__file__).parents[1] / "plugins"))
 
 
-#: tests of what a caller sees, whoever runs the shards
-FOR_ANY_WORKERS = {"test_front_door", "test_columns", "test_opening", "test_threads", "test_disk_full"}
+#: tests of what a caller sees, whoever runs the shards: run with each of these numbers of workers, at every commit
+#: and at full size
+FOR_ANY_WORKERS = {
+    "test_front_door": ((0, 2), (0, 1, 2, 4)),
+    "test_columns": ((0,), (0, 1, 2, 4)),
+    "test_opening": ((0, 2), (0, 1, 2, 4)),
+    "test_threads": ((0, 2), (0, 1, 2, 4)),
+    "test_disk_full": ((0, 2), (0, 1, 2, 4)),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what holds for any number of workers with several."""
-    if metafunc.module.__name__.rpartition(".")[2] in FOR_ANY_WORKERS:
-        metafunc.parametrize(
-            "workers_where_nobody_says", [0, 1, 2, 4], indirect=True, ids="workers={}".format
-        )
+    numbers = FOR_ANY_WORKERS.get(metafunc.module.__name__.rpartition(".")[2])
+    if numbers is not None:
+        chosen = numbers[os.environ.get("SILTSTONE_BATTERY") == "full"]
+        metafunc.parametrize("workers_where_nobody_says", chosen, indirect=True, ids="workers={}".format)
 
 
 @pytest.fixture

@@ -54,9 +54,8 @@ class AsyncStore:
         self._commits = Commits(loop, flusher, store.flush_only)
         #: whether other processes are waited for, however little is asked
         self._waits = store.waits_for_others
-        # How many losses a task has been told of, or had nothing to do with; and how many somebody has been told of.
+        # How many losses a task has been told of, or had nothing to do with.
         self._told: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
-        self._reported = 0
         self._closing: asyncio.Future[None] | None = None
         self._close_errors: list[BaseException] = []
 
@@ -152,11 +151,11 @@ class AsyncStore:
         if errors:
             raise errors.pop()
         if self._waits and self._closing is None:
-            losses = store.losses
             task = asyncio.current_task()
-            if self._told.get(task, losses) < losses:
-                self._told[task] = self._reported = losses
-                raise store.loss()
+            error = store.loss_since(self._told.get(task, store.losses_told))
+            if error is not None:
+                self._told[task] = store.losses_told
+                raise error
 
     async def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
@@ -227,7 +226,7 @@ class AsyncStore:
         if self._waits:
             task = asyncio.current_task()
             if task not in self._told:
-                self._told[task] = self._reported
+                self._told[task] = store.losses_told
 
     def _check_loop(self) -> None:
         if _running_loop() is not self._loop:
