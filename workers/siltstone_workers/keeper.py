@@ -304,6 +304,10 @@ class Keeper:
                 raise ProtocolError("ENTRIES without bulk", rule="bulk", value=None)
             self._household.consume(shard, message.bulk)
             process.tell(Kind.CREDIT, len(message.bulk))
+        elif kind == Kind.READY:
+            # Its last words: why it ends.
+            _version, _pid, error = expect(message.fields, int, int, list)
+            raise error_from_wire(error)
         elif kind == Kind.REPLAYED:
             size, total, records = expect(message.fields, int, int, int)
             self._household.replayed(self, size, total, records)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from siltstone.errors import OutcomeUnknownError, WorkerError
+from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
 from siltstone_workers.errors import ProtocolError
@@ -57,6 +57,7 @@ class WorkerProcess:
         self.ledgers = ledgers
         self._credit_condition = threading.Condition(threading.Lock())
         self._outbox = Outbox()
+        self._is_ending = False
         self._unheard = False  # records were sent, and nothing was heard of the worker since
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
@@ -91,8 +92,10 @@ class WorkerProcess:
     def ask(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> Answer:
         """Send a request, behind everything that was put before; its answer is for :meth:`result`."""
         with self.order:
+            self._check_open()
             answer = self._answers.expect()
             self._post(([kind, answer.request, *items], bulk))
+            self._is_ending = kind == Kind.END
         return answer
 
     def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> memoryview | None:
@@ -116,6 +119,7 @@ class WorkerProcess:
         somebody asks for something or there is enough for a message that is worth it; readers find it all the same.
         """
         with self.order:
+            self._check_open()
             sure = ledger.surely_fits(len(stream), records)
             if sure and len(stream) <= _SMALL_BYTES:
                 self._put_small(ledger, stream, records)
@@ -139,6 +143,7 @@ class WorkerProcess:
         if not self.order.acquire(blocking=False):
             return False
         try:
+            self._check_open()
             if not ledger.surely_fits(len(stream), records) or self._cause is not None:
                 return False
             self._put_small(ledger, stream, records)
@@ -161,6 +166,7 @@ class WorkerProcess:
         """Send keys to be deleted, behind everything that was put before."""
         _count, size = keys.shape
         with self.order:
+            self._check_open()
             answer = self._answers.expect()
             self._post(([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data))
             self.sent += 1
@@ -170,6 +176,11 @@ class WorkerProcess:
         """Send what has no answer; nothing where the worker is gone."""
         with suppress(WorkerError):
             self._send([(list(fields), bulk)])
+
+    def _check_open(self) -> None:
+        """ClosedError once the worker was told to end its shards: nothing may come behind that."""
+        if self._is_ending:
+            raise ClosedError("the store is closed", what="store")
 
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
         """Send what waits in the outbox and a last message, once the worker has room for their records."""
