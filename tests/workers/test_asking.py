@@ -43,9 +43,9 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
     monkeypatch.setattr(process, "_start", start)
     ledger = Ledger(0, Nobody())  # type: ignore[arg-type]
     worker = WorkerProcess(0, 20.0, [], {0: ledger})
-    # Everything fits: nobody waits for an answer.
-    worker.hear(News(1, 0, [ShardProgress(0, 0, 1 << 40, 1 << 40)]))
     try:
+        # Everything fits: nobody waits for an answer.
+        worker.hear(News(1, [ShardProgress(0, 0, 1 << 40, 1 << 40)]))
         yield worker
     finally:
         assert worker.end("the test is over", 20.0)
@@ -82,9 +82,30 @@ def test_an_interrupt_inside_a_message_ends_the_worker_at_the_next(monkeypatch: 
         with monkeypatch.context() as patch:
             patch.setattr(channel.os, "writev", writev)
             with pytest.raises(KeyboardInterrupt):
-                append(worker, 100)
+                append(worker, 1 << 20)
         # Nothing can be sent to it any more: it must not stay, asked again and again.
         with pytest.raises(OutcomeUnknownError):
             worker.ask(Kind.FLUSH)
         assert worker.wait(20.0)
         assert "not sent whole" in worker.cause
+
+
+def test_an_interrupt_that_keeps_back_what_was_acknowledged_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(_self: WorkerProcess, _size: int) -> None:
+        raise KeyboardInterrupt
+
+    with listening(monkeypatch) as worker:
+        append(worker, 100)
+        # This one waits for others, and was acknowledged.
+        append(worker, 100)
+        with monkeypatch.context() as patch:
+            patch.setattr(WorkerProcess, "_take_credit", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                worker.ask(Kind.FLUSH)
+        # A flush of a worker that never had it must not return well; that it is lost is told.
+        assert worker.wait(20.0)
+        assert worker.sent > worker.flushed
+        with pytest.raises(OutcomeUnknownError):
+            append(worker, 1 << 20)
