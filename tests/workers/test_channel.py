@@ -149,10 +149,9 @@ def test_a_long_frame_that_stops_in_the_middle_holds_up_nobody() -> None:
 
 def test_parts_without_end_do_not_keep_a_reader_beyond_its_time() -> None:
     with bare_writer(1024 * KIB) as writer:
-        writer.write(frame([DROP]) * 5000)
-        for _ in range(5000):
+        writer.write(frame([DROP]) * 100 + frame([9]))
+        for _ in range(100):
             assert writer.receiver.receive(0.0) is None
-        writer.write(frame([9]))
         assert writer.receiver.receive(0.0) == ([9], None)
 
 

@@ -184,16 +184,27 @@ class WorkerProcess:
 
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
         """Send what waits in the outbox and a last message, once the worker has room for their records."""
-        messages = [*self._outbox.take(), *last]
+        before = self._outbox.take()
+        messages = [*before, *last]
         credit = sum(
             credit_of(memoryview(bulk).nbytes)
             for fields, bulk in messages
             if bulk is not None and fields[0] in _COUNTED
         )
-        if credit:
-            self._take_credit(credit)
-            self._unheard = True
-        self._send(messages)
+        taken = 0
+        try:
+            if credit:
+                self._take_credit(credit)
+                taken = credit
+                self._unheard = True
+            self._send(messages)
+        except BaseException:
+            if before:
+                # It was acknowledged, and may never be sent: only the end of the process has the next flush tell so.
+                self.kill("an interrupt kept from it what had been put before")
+            else:
+                self.give_credit(taken)
+            raise
 
     def _send(self, messages: Sequence[tuple[list[Any], Buffer | None]]) -> None:
         """Send messages in one go; a worker that cannot be sent to any more is ended."""
