@@ -175,7 +175,8 @@ from store_records import rows, assert_holds
 MIB = 1 << 20
 limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4 * MIB, limit[1]))
-with siltstone.open(sys.argv[1], shards=2, erase_block=64 * 1024) as store:
+# The limit would keep memory from being shared with workers as well.
+with siltstone.open(sys.argv[1], workers=0, shards=2, erase_block=64 * 1024) as store:
     number = 0
     try:
         while True:
@@ -293,7 +294,13 @@ def test_a_thin_device_that_runs_full_acknowledges_nothing_that_it_lost(direct):
         with pytest.raises(SiltstoneError):
             store.close()
         limit.write_text("0")
-        with siltstone.open(device, **options) as store:
+        try:
+            store = siltstone.open(device, **options)
+        except MediumError as error:
+            # What the kernel lost after the last flush that it answered, it tells to the first flush that comes then.
+            assert error.operation == "flush"
+            store = siltstone.open(device, **options)
+        with store:
             assert_holds(store, range(acknowledged))
             assert len(store) in (acknowledged, acknowledged + STEP)
             store.put_many(*rows(range(400_000, 420_000)))
