@@ -143,7 +143,8 @@ class ProcessHost(ShardHost):
         if self._opened:
             ledgers = {shard: each for keeper in self._keepers for shard, each in keeper.ledgers.items()}
             pending = [ledgers[shard].pending if shard in ledgers else None for shard in range(self._shards)]
-            self._reader = Reader(self._indexes, pending, self._stuck)
+            indexes = tuple(self._indexes)
+            self._reader = Reader(indexes, pending, lambda shard: self._stuck(shard, indexes[shard]))
 
     def lost(self, error: SiltstoneError) -> None:
         """Remember that something put may be lost, for those who flush next."""
@@ -173,10 +174,13 @@ class ProcessHost(ShardHost):
             raise ClosedError(f"{self._url}: the store is closed", what="store")
         return reader
 
-    def _stuck(self, shard: int) -> None:
-        """A lookup met a change that goes on for long: look again, unless the shard is away or its worker hangs."""
+    def _stuck(self, shard: int, index: MappedIndex) -> None:
+        """A lookup met a change in this index that goes on for long: look again, unless its worker is away or hangs."""
         keeper = self._keeper(shard)
         process = keeper.serving(shard)
+        if index is self._away or self._indexes[shard] is not index:
+            # It began when the worker was away, or looks into what a dead one left: no change there ever ends.
+            raise keeper.away(shard)
         now = time.monotonic()
         since, last = self._stuck_since.get(shard, (now, now))
         # Not the same change where nobody was stuck for a while.

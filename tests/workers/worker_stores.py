@@ -1,0 +1,141 @@
+"""Stores with worker processes for tests: their processes, and what a caller may find after something went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from store_records import digest, info
+
+from siltstone.errors import OutcomeUnknownError, ShardAwayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import siltstone
+
+#: what waits for something that other processes do gives up after this [s]
+PATIENCE_S = 60.0
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Return once the condition holds; a failure that says what did not come about, after all patience."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
+        time.sleep(0.001)
+
+
+def pids(store: siltstone.Store) -> list[int]:
+    return [worker.pid for worker in store.workers() if worker.pid is not None]
+
+
+def all_serve(store: siltstone.Store) -> bool:
+    return all(worker.state == "serving" for worker in store.workers())
+
+
+def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
+    os.kill(pid, number)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes that were started as workers of a process, whoever their parent is by now."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if "siltstone_workers" in command and command[-1] == str(parent):
+            found.append(process.pid)
+    return found
+
+
+def shared_memory() -> list[str]:
+    """Memory without a name that this process has descriptors of."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith("/memfd:siltstone"):
+            found.append(target)
+    return found
+
+
+@dataclass
+class Told:
+    """What one caller was told of its keys, and so which versions it may find.
+
+    :param keys: its own, nobody else's
+    """
+
+    keys: range
+    possible: dict[int, set[int | None]] = field(init=False)
+    #: what was put since the last flush, and not called into doubt since
+    unflushed: dict[int, int | None] = field(default_factory=dict)
+    version: int = 0
+    flushes: int = 0
+    unknown: int = 0
+
+    def __post_init__(self) -> None:
+        self.possible = {key: {None} for key in self.keys}
+
+    def put(self, store: siltstone.Store, key: int) -> None:
+        """Put a version that was never put before."""
+        self.version += 1
+        self._do(key, self.version, lambda: store.put(info(key, version=self.version)))
+
+    def delete(self, store: siltstone.Store, key: int) -> None:
+        self._do(key, None, lambda: store.delete(digest(key)))
+
+    def _do(self, key: int, version: int | None, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OutcomeUnknownError:
+            self.unknown += 1
+            self.possible[key].add(version)
+            self.unflushed.pop(key, None)
+        except ShardAwayError:
+            pass  # nothing was done
+        else:
+            self.possible[key].add(version)
+            self.unflushed[key] = version
+
+    def flush(self, store: siltstone.Store) -> None:
+        """Flush: what it covers has one version then; where it failed, what was put may be there or not."""
+        try:
+            store.flush()
+        except (OutcomeUnknownError, ShardAwayError):
+            self.unknown += 1
+        else:
+            self.flushes += 1
+            for key, version in self.unflushed.items():
+                self.possible[key] = {version}
+        self.unflushed.clear()
+
+    def check(self, store: siltstone.Store, *, away: bool = True) -> None:
+        """Every key has a version that it may have; with `away` a shard may also be away."""
+        for key, versions in self.possible.items():
+            try:
+                found = store.get(digest(key))
+            except ShardAwayError:
+                assert away
+                continue
+            if found is None:
+                assert None in versions, (key, versions)
+            else:
+                assert any(
+                    version is not None and found == info(key, version=version) for version in versions
+                ), (key, found, versions)
