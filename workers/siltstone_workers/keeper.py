@@ -198,22 +198,24 @@ class Keeper:
 
     def _bury(self, error: SiltstoneError) -> None:
         """Make sure that the process is gone before anything else may write where it wrote."""
-        process, self.process = self.process, None
+        process = self.process
         if process is None:
             self.last_error = str(error)
             return
-        # From here on nobody is sent to it, and nothing that it asked for is done any more.
-        self.state = State.AWAY if self.state is State.SERVING else self.state
-        self._household.publisher.bar(process)
+        # From here on nothing is sent to it, and nothing that it asked for is done any more.
         ended_itself = type(error) is WorkerError and error.fields.get("cause") is None
-        self.is_gone = process.end(None if ended_itself else str(error), _END_SECONDS)
+        cause = None if ended_itself else str(error)
+        process.retire(cause)
+        self._household.publisher.bar(process)
+        self.is_gone = process.end(cause, _END_SECONDS)
         self.last_error = process.cause
-        if self._closing.is_set():
-            process.release()
-            return
-        _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
+        # Before a flush can pass it by: what it had not flushed must be told.
         if process.sent > process.flushed:
             self._household.lost(process.unknown())
+        self.state = State.AWAY if self.state is State.SERVING else self.state
+        self.process = None
+        if not self._closing.is_set():
+            _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
         for ledger in self.ledgers.values():
             ledger.pending.clear()
         process.release()

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from siltstone_workers.ledger import Ledger
 
+#: why a process ended, as long as nothing better is known
+_ENDED: Final = "it ended"
 #: messages that need credit: those that carry records
 _COUNTED: Final = (Kind.APPEND, Kind.DELETE)
 #: batches up to this size wait for others, until there are so many bytes of them
@@ -55,9 +57,9 @@ class WorkerProcess:
         self.number = number
         self.deadline = deadline
         self.ledgers = ledgers
-        self._credit_condition = threading.Condition(threading.Lock())
+        self._credit_condition = threading.Condition(threading.RLock())
         self._outbox = Outbox()
-        self._is_ending = False
+        self._is_ending = self._is_retired = False
         self._unheard = False  # records were sent, and nothing was heard of the worker since
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
@@ -178,9 +180,11 @@ class WorkerProcess:
             self._send([(list(fields), bulk)])
 
     def _check_open(self) -> None:
-        """ClosedError once the worker was told to end its shards: nothing may come behind that."""
+        """ClosedError once the worker was told to end its shards, OutcomeUnknownError once it is given up."""
         if self._is_ending:
             raise ClosedError("the store is closed", what="store")
+        if self._is_retired:
+            raise self.unknown()
 
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
         """Send what waits in the outbox and a last message, once the worker has room for their records."""
@@ -313,13 +317,22 @@ class WorkerProcess:
         self._cause = cause
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with self._credit_condition:
+            self._credit_condition.notify_all()
+
+    def retire(self, cause: str | None) -> None:
+        """End it and take nothing more: from here on `sent` tells all that was ever put to it."""
+        # First: who waits for credit holds the lock.
+        self.kill(cause or _ENDED)
+        with self.order:
+            self._is_retired = True
 
     def end(self, cause: str | None, patience: float) -> bool:
         """Make sure that the process is gone, let everybody who waits know, give up its pipes.
 
         False where the kernel does not let it go within `patience` seconds: it is stuck, and may still write.
         """
-        self.kill(cause or "it ended")
+        self.kill(cause or _ENDED)
         gone = True
         try:
             code = self._process.wait(patience)
@@ -327,10 +340,8 @@ class WorkerProcess:
             gone = False
             self._cause = f"{self._cause}; it is stuck in the kernel"
         else:
-            if cause is None:
+            if self._cause == _ENDED:
                 self._cause = describe_exit(code)
-        with self._credit_condition:
-            self._credit_condition.notify_all()
         self._answers.end(self.unknown)
         self._requests.close()
         self._events.close()
