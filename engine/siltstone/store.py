@@ -232,8 +232,7 @@ class Store:
 
     def workers(self) -> tuple[WorkerInfo, ...]:
         """What is known of each worker process, as it is now; none where there are none."""
-        core = self._open()
-        return () if core.is_read_only else core.writable().workers()
+        return self._open().shards.workers()
 
     def info(self) -> StoreInfo:
         """The store in figures, as it is now."""

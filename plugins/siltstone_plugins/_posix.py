@@ -58,7 +58,7 @@ class DescriptorBackend(Backend):
         #: the descriptor that carries a lock of another process, where this backend writes under it
         self._inherited: int | None = None
         #: another process may make the medium longer
-        self._grows_elsewhere = False
+        self._grows_elsewhere = read_only
 
     @property
     def size(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
+from siltstone_workers.sharing import Sharing, describe
 from siltstone_workers.usage import with_usage
 
 if TYPE_CHECKING:
@@ -85,8 +86,10 @@ class ProcessHost(ShardHost):
             Keeper(number, WorkerPlace(hosting, number, hosting.workers, handover), self)
             for number in range(hosting.workers)
         ]
+        self._sharing: Sharing | None = None
         try:
             self._open()
+            self._sharing = Sharing(hosting.volume.superblock.uuid, self._describe)
         except BaseException:
             self._end(lambda keeper: keeper.kill())
             raise
@@ -139,8 +142,14 @@ class ProcessHost(ShardHost):
             self._renew_reader()
             self._changed.notify_all()
 
+    def _describe(self) -> tuple[dict[str, Any], list[Keeper]]:
+        with self._changed:
+            return describe(self._keepers, lambda shard: self._indexes[shard] is not self._away)
+
     def _renew_reader(self) -> None:
         if self._opened:
+            if self._sharing is not None:
+                self._sharing.changed()
             ledgers = {shard: each for keeper in self._keepers for shard, each in keeper.ledgers.items()}
             pending = [ledgers[shard].pending if shard in ledgers else None for shard in range(self._shards)]
             indexes = tuple(self._indexes)
@@ -169,6 +178,7 @@ class ProcessHost(ShardHost):
 
     @property
     def reader(self) -> Reader:
+        """Looks up keys, in what is on its way to a worker and in its index."""
         reader = self._reader
         if reader is None:
             raise ClosedError(f"{self._url}: the store is closed", what="store")
@@ -303,6 +313,7 @@ class ProcessHost(ShardHost):
         return sum(each.records for each in self.figures())
 
     def figures(self) -> tuple[ShardFigures, ...]:
+        """Each shard in figures, as its worker has it once all that was put before is there."""
         found: list[ShardFigures] = []
         asked = []
         for keeper in self._keepers:
@@ -331,6 +342,7 @@ class ProcessHost(ShardHost):
     # ---- life
 
     def close(self) -> None:
+        """Let every worker flush and end, then mark the volume as cleanly closed."""
         ends: list[JournalEnd] = []
         errors: list[SiltstoneError] = []
         asked: list[tuple[WorkerProcess, Answer]] = []
@@ -368,6 +380,10 @@ class ProcessHost(ShardHost):
     def _end(self, end: Callable[[Keeper], bool]) -> None:
         """End all workers; the volume's lock is given up only when the kernel has let all of them go."""
         self._reader = None
+        with self._changed:
+            sharing, self._sharing = self._sharing, None
+        if sharing is not None:
+            sharing.close()
         with self._changed:
             self._opening_error = self._opening_error or ClosedError("the store is closed", what="store")
             self._changed.notify_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siltstone.index.pending import Pending
 from siltstone.index.view import IndexView
@@ -77,6 +77,20 @@ class WorkerPlace:
         """The descriptors that a process of this place gets."""
         assert self._memory is not None
         return (self._memory.index, self._memory.mirrors, *self._handover.descriptors)
+
+    def shared(self) -> tuple[int, int]:
+        """The descriptors of the memory that readers look into: indexes, mirrors."""
+        assert self._memory is not None
+        return self._memory.index, self._memory.mirrors
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader in another process needs to look into that memory."""
+        assert self._memory is not None
+        return {
+            "shards": list(self.shards),
+            "sizes": [(size.segments, size.window_bytes, size.records) for size in self._memory.sizes],
+            "mirrored": self._mirrored,
+        }
 
     def configuration(self) -> WorkerConfig:
         """What a process of this place is told."""

@@ -9,20 +9,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.core.consuming import Consumers
-from siltstone.core.media import locate, open_volume, recorded
+from siltstone.core.media import locate, open_unlocked, open_volume, recorded
 from siltstone.core.read_only import ReadOnlyShards
-from siltstone.errors import ConfigError, PluginError, ReadOnlyError, VersionError
+from siltstone.errors import ConfigError, LockedError, PluginError, ReadOnlyError, VersionError
 from siltstone.format.constants import ENTRY_SIZE_MAX
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 from siltstone.plugin.host import PluginHost
-from siltstone.plugin.hosting import IN_PROCESS, WORKER_PROCESSES, Hosting, ShardHost
+from siltstone.plugin.hosting import IN_PROCESS, WORKER_PROCESSES, Hosting, Joining, ShardHost
 from siltstone.shard.opening import OpenOptions
 
 if TYPE_CHECKING:
     from siltstone.core.options import StoreOptions
     from siltstone.format.superblock import Superblock
     from siltstone.index.lookup import Reader
+    from siltstone.plugin.hosting import OpenShards
     from siltstone.plugin.types import EntryType
     from siltstone.volume.volume import Volume
 
@@ -48,22 +49,53 @@ class Core:
         self.default_type: EntryType = self.host.entry_type_named("hash_info")
         self.read_only_reason = ""
         self._type_lock = threading.Lock()
-        self.volume: Volume = open_volume(self.host, options)
+        self.shards: OpenShards
+        try:
+            self.volume: Volume = open_volume(self.host, options)
+        except LockedError as error:
+            if not options.read_only:
+                raise
+            self._join(error)
+            return
         try:
             self._open_shards()
         except BaseException:
             self.volume.close()
             raise
 
-    def _open_shards(self) -> None:
-        superblock = self.volume.superblock
-        self.was_clean = superblock.clean
-        provided = self._check_types(superblock)
-        keys = {
+    def _join(self, locked: LockedError) -> None:
+        """Look into a store that another process has open for writing, where that lets readers in."""
+        self.volume = open_unlocked(self.host, self.options)
+        try:
+            superblock = self.volume.superblock
+            self.was_clean = superblock.clean
+            provided = self._check_types(superblock)
+            types = KeyTypes(self._keys(superblock, provided), superblock.entry_types)
+            joining = Joining(self.volume, types)
+            joins = [host.join for host in self.host.shard_hosts.values() if host.join is not None]
+            found = next((shards for join in joins if (shards := join(joining)) is not None), None)
+            if found is None:
+                raise locked
+            self.shards = found
+            self.router = Router(types, superblock.uuid, superblock.shards)
+            self.read_only_reason = "another process has it open for writing"
+        except BaseException:
+            self.volume.close()
+            raise
+
+    def _keys(self, superblock: Superblock, provided: set[int]) -> dict[int, tuple[int, int]]:
+        """Where the keys of entries lie, by type: of what the store holds, and of what may be put into it."""
+        return {
             number: kind.key
             for number, kind in self.host.entry_types.items()
             if kind.key is not None and (number in provided or number not in superblock.entry_types)
         }
+
+    def _open_shards(self) -> None:
+        superblock = self.volume.superblock
+        self.was_clean = superblock.clean
+        provided = self._check_types(superblock)
+        keys = self._keys(superblock, provided)
         types = KeyTypes(keys, superblock.entry_types)
         consumers = Consumers(self.host, provided)
         opening = OpenOptions(
@@ -79,7 +111,6 @@ class Core:
             consumed=consumers.consumed,
         )
         self.router = Router(types, superblock.uuid, superblock.shards)
-        self.shards: ShardHost | ReadOnlyShards
         if self.read_only_reason:
             self.shards = ReadOnlyShards(self.volume, opening)
             return
@@ -166,11 +197,11 @@ class Core:
     @property
     def is_read_only(self) -> bool:
         """Whether nothing can be put."""
-        return isinstance(self.shards, ReadOnlyShards)
+        return not isinstance(self.shards, ShardHost)
 
     def writable(self) -> ShardHost:
         """The shards, or ReadOnlyError."""
-        if isinstance(self.shards, ReadOnlyShards):
+        if not isinstance(self.shards, ShardHost):
             raise ReadOnlyError(
                 f"{self.volume.backend.url}: open for reading only: {self.read_only_reason}",
                 reason=self.read_only_reason,

@@ -43,6 +43,19 @@ class RecoveryInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSummary:
+    """One worker process: its shards, how often it was started again, what it uses [bytes, seconds]."""
+
+    number: int
+    pid: int | None
+    state: str
+    shards: str
+    restarts: int
+    memory: int | None
+    cpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreInfo:
     """A store in figures. Sizes in bytes.
 
@@ -71,6 +84,7 @@ class StoreInfo:
     entry_types: tuple[dict[str, Any], ...]
     extents: tuple[ExtentInfo, ...]
     recovery: tuple[RecoveryInfo, ...]
+    workers: tuple[WorkerSummary, ...]
 
 
 def used_bytes(extent: Extent, position: Position | None) -> int:
@@ -138,5 +152,17 @@ def describe(core: Core) -> StoreInfo:
                 found.reason,
             )
             for found in core.shards.recoveries
+        ),
+        workers=tuple(
+            WorkerSummary(
+                worker.number,
+                worker.pid,
+                worker.state,
+                " ".join(map(str, worker.shards)),
+                worker.restarts,
+                worker.memory_bytes,
+                worker.cpu_seconds,
+            )
+            for worker in core.shards.workers()
         ),
     )

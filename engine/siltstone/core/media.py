@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from siltstone.errors import AlreadyExistsError, ForeignVolumeError, LockedError, SiltstoneError
+from siltstone.errors import (
+    AlreadyExistsError,
+    DamageError,
+    ForeignVolumeError,
+    LockedError,
+    SiltstoneError,
+)
 from siltstone.format.constants import SLOT_OFFSETS
 from siltstone.format.superblock import RecordedType
 from siltstone.plugin.types import BackendOptions
@@ -22,6 +29,8 @@ _PROBE = 64 * 1024
 #: how long a holder of the medium that is ending is waited for, and how often is looked [seconds]
 _ENDING_SECONDS = 2.0
 _LOCK_PAUSE_SECONDS = 0.02
+#: how often the superblock of a volume that somebody writes is read before it counts as damaged
+_UNLOCKED_ATTEMPTS = 10
 
 
 def locate(
@@ -70,6 +79,21 @@ def open_volume(host: PluginHost, options: StoreOptions) -> Volume:
     try:
         if backend.size == 0 and options.create and not options.read_only:
             return new_volume(backend, host, options)
+        return Volume.open(backend, ports=options.ports)
+    except BaseException:
+        backend.close()
+        raise
+
+
+def open_unlocked(host: PluginHost, options: StoreOptions) -> Volume:
+    """The volume on the target, for reading beside a process that writes it and has its lock."""
+    kind, rest, backend_options = locate(host, options, create=False)
+    backend = kind.open(rest, backend_options)
+    try:
+        for _attempt in range(_UNLOCKED_ATTEMPTS):
+            # One slot is whole at any time, but which of them changes while they are read.
+            with suppress(ForeignVolumeError, DamageError):
+                return Volume.open(backend, ports=options.ports)
         return Volume.open(backend, ports=options.ports)
     except BaseException:
         backend.close()

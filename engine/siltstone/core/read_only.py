@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError
 from siltstone.index.lookup import Reader
+from siltstone.plugin.hosting import OpenShards
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.opening import open_shards_read_only
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from siltstone.volume.volume import Volume
 
 
-class ReadOnlyShards:
+class ReadOnlyShards(OpenShards):
     """Replayed shards that take nothing. Threads may share it."""
 
     def __init__(self, volume: Volume, opening: OpenOptions) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from siltstone.index.lookup import Reader
+    from siltstone.index.types import KeyTypes
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.plugin.types import BackendOptions, BackendType
     from siltstone.shard.opening import OpenOptions
@@ -30,6 +31,8 @@ __all__ = [
     "IN_PROCESS",
     "WORKER_PROCESSES",
     "Hosting",
+    "Joining",
+    "OpenShards",
     "ShardFigures",
     "ShardHost",
     "ShardHostType",
@@ -157,8 +160,20 @@ class WorkerInfo:
     last_error: str = ""
 
 
-class ShardHost(ABC):
-    """The opened shards of a store. Threads may share it."""
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A store that another process has open for writing, to be looked into.
+
+    :param volume: for reading only, without the lock; its superblock may be older than the other process's
+    :param types: which entry types have keys
+    """
+
+    volume: Volume
+    types: KeyTypes
+
+
+class OpenShards(ABC):
+    """The shards of an open store, as far as they can be asked. Threads may share it."""
 
     #: what recovery found in each journal that was active when the store was opened
     recoveries: tuple[JournalRecovery, ...]
@@ -166,7 +181,32 @@ class ShardHost(ABC):
     @property
     @abstractmethod
     def reader(self) -> Reader:
-        """Looks up keys in all shards, without a lock; everything that :meth:`append` returned from is found."""
+        """Looks up keys in all shards, without a lock."""
+
+    @abstractmethod
+    def records(self) -> int:
+        """Keys in the store, all that was put before this call counted."""
+
+    @abstractmethod
+    def figures(self) -> tuple[ShardFigures, ...]:
+        """Each shard in figures, in the order of their numbers."""
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        """What is known of each worker process; none where there are none."""
+        return ()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the shards; those of a :class:`ShardHost` are flushed, and the volume is marked as closed
+        cleanly. What failed is raised when all has ended."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """End without a flush or a mark, as if everything had died."""
+
+
+class ShardHost(OpenShards):
+    """The opened shards of a store, to be written too. What :meth:`append` returned from is found by its reader."""
 
     @property
     def losses(self) -> int:
@@ -203,26 +243,6 @@ class ShardHost(ABC):
     def flush(self) -> None:
         """Return once all that was appended or deleted before this call is durable, but for :attr:`losses`."""
 
-    @abstractmethod
-    def records(self) -> int:
-        """Keys in the store, all that was put before this call counted."""
-
-    @abstractmethod
-    def figures(self) -> tuple[ShardFigures, ...]:
-        """Each shard in figures, in the order of their numbers."""
-
-    def workers(self) -> tuple[WorkerInfo, ...]:
-        """What is known of each worker process; none where there are none."""
-        return ()
-
-    @abstractmethod
-    def close(self) -> None:
-        """Flush everything, mark the volume as cleanly closed, and end. What failed is raised when all has ended."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """End without a flush or a mark, as if everything had died."""
-
 
 @dataclass(frozen=True, slots=True)
 class ShardHostType:
@@ -230,10 +250,13 @@ class ShardHostType:
 
     :param name: unique; :data:`IN_PROCESS` and :data:`WORKER_PROCESSES` are what the option `workers` chooses
     :param open: opens the shards of a store
+    :param join: looks into a store that a host of this kind has open in another process; returns None where none
+        does. None: that cannot be done
     """
 
     name: str
     open: Callable[[Hosting], ShardHost] = field(compare=False)
+    join: Callable[[Joining], OpenShards | None] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -242,3 +265,5 @@ class ShardHostType:
             )
         if not callable(self.open):
             raise PluginError(f"shard host {self.name!r}: open must be callable", plugin=self.name)
+        if self.join is not None and not callable(self.join):
+            raise PluginError(f"shard host {self.name!r}: join must be callable or None", plugin=self.name)

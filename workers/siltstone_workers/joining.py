@@ -1,0 +1,216 @@
+"""Looks into a store that another process has open with workers: indexes in shared memory, journals on the medium."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from siltstone.errors import ClosedError, LockedError, ShardAwayError, SiltstoneError
+from siltstone.index.lookup import Reader
+from siltstone.index.view import AwayIndex, IndexView
+from siltstone.log_store.memory import IndexSize
+from siltstone.plugin.hosting import OpenShards, WorkerInfo
+from siltstone.shard.figures import ShardFigures
+from siltstone_workers.errors import ProtocolError
+from siltstone_workers.frames import unpack_value
+from siltstone_workers.memory import WorkerMemory
+from siltstone_workers.sharing import DESCRIPTORS_MAX, PACKET_MAX, SHARING_VERSION, address
+from siltstone_workers.usage import with_usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from siltstone.index.mapped import MappedIndex
+    from siltstone.journal.recovery import JournalRecovery
+    from siltstone.plugin.hosting import Joining
+
+#: how long whoever has the store open may take to answer [seconds]
+_PATIENCE: Final = 5.0
+_STUCK_SECONDS: Final = 0.0005
+
+
+def join(joining: Joining) -> JoinedShards | None:
+    """The shards of a store that another process shares, or None where nobody does."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(_PATIENCE)
+        connection.connect(address(joining.volume.superblock.uuid))
+        shards = JoinedShards(joining, connection)
+    except OSError:
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return shards
+
+
+class JoinedShards(OpenShards):
+    """What the workers of another process serve, for lookups alone.
+
+    It sees what they have taken over; at the latest what a flush that returned there covers.
+    """
+
+    recoveries: tuple[JournalRecovery, ...] = ()
+
+    def __init__(self, joining: Joining, connection: socket.socket) -> None:
+        self._joining = joining
+        self._connection = connection
+        self._shards = joining.volume.superblock.shards
+        self._away = AwayIndex(joining.types, joining.volume.superblock.uuid)
+        self._ended: SiltstoneError | None = None
+        self._told: dict[str, Any] = {}
+        self._reader: Reader | None = None
+        self._indexes: tuple[MappedIndex, ...] = ()
+        self._take(*self._receive())
+        connection.settimeout(None)
+        self._thread = threading.Thread(target=self._listen, name="siltstone-joined", daemon=True)
+        self._thread.start()
+
+    # ---- what the other process tells
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        data, descriptors, _flags, _address = socket.recv_fds(self._connection, PACKET_MAX, DESCRIPTORS_MAX)
+        try:
+            if not data:
+                raise ConnectionResetError
+            value = unpack_value(memoryview(data))
+            if not isinstance(value, dict) or value.get("version") != SHARING_VERSION:
+                raise ProtocolError(
+                    "whoever has the store open is of another release", rule="version", value=None
+                )
+            if "refused" in value:
+                url = self._joining.volume.backend.url
+                raise LockedError(
+                    f"{url}: the process that has it open takes no reader: {value['refused']}",
+                    url=url,
+                    holder="unknown",
+                )
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        return value, descriptors
+
+    def _take(self, told: dict[str, Any], descriptors: list[int]) -> None:
+        """Look into the indexes that are there now."""
+        indexes: list[MappedIndex] = [self._away] * self._shards
+        left = iter(descriptors)
+        try:
+            for worker in told["workers"]:
+                if not worker["serves"]:
+                    continue
+                sizes = [IndexSize(*map(int, size)) for size in worker["sizes"]]
+                memory = WorkerMemory(next(left), next(left), sizes)
+                for place, shard in enumerate(worker["shards"]):
+                    indexes[shard] = self._view(memory, place, mirrored=bool(worker["mirrored"]))
+        except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+            raise ProtocolError(
+                f"no description of workers: {error!r}", rule="description", value=None
+            ) from error
+        finally:
+            for descriptor in left:
+                os.close(descriptor)
+        self._told = told
+        self._indexes = found = tuple(indexes)
+        self._reader = Reader(found, None, lambda shard: self._stuck(shard, found))
+
+    def _view(self, memory: WorkerMemory, place: int, *, mirrored: bool) -> IndexView:
+        backend, size = self._joining.volume.backend, memory.sizes[place]
+
+        def map_journal(number: int, offset: int, length: int) -> Buffer:
+            view = memory.mirrors_of(place).map(number, length) if mirrored else backend.map(offset, length)
+            if view is None:
+                raise ClosedError(f"{backend.url}: its journals cannot be mapped here", what="store")
+            return view
+
+        return IndexView(
+            memory.map_index(place, writable=False),
+            self._joining.types,
+            self._joining.volume.superblock.uuid,
+            size.segments,
+            size.window_bytes,
+            map_journal,
+        )
+
+    def _listen(self) -> None:
+        error: SiltstoneError
+        url = self._joining.volume.backend.url
+        try:
+            while True:
+                self._take(*self._receive())
+        except (OSError, ProtocolError):
+            error = ClosedError(
+                f"{url}: the process that had it open for writing has closed it or ended; open it again",
+                what="store",
+            )
+        except SiltstoneError as refused:
+            error = refused.to_keep()
+        self._ended = error
+        if self._reader is not None:
+            self._indexes = ended = (self._away,) * self._shards
+            self._reader = Reader(ended, None, lambda shard: self._stuck(shard, ended))
+
+    def _stuck(self, shard: int, indexes: tuple[MappedIndex, ...]) -> None:
+        """A lookup met a change that goes on for long: look again, unless nobody goes on with it."""
+        if self._ended is not None:
+            raise self._ended.to_keep()
+        if indexes[shard] is self._away or self._indexes[shard] is not indexes[shard]:
+            raise ShardAwayError(
+                f"shard {shard}: its worker has ended and is being started again", shard=shard, worker=None
+            )
+        threading.Event().wait(_STUCK_SECONDS)
+
+    # ---- what a store asks
+
+    @property
+    def reader(self) -> Reader:
+        reader = self._reader
+        if reader is None:
+            raise ClosedError(f"{self._joining.volume.backend.url}: the store is closed", what="store")
+        return reader
+
+    def records(self) -> int:
+        return sum(each.records for each in self.figures())
+
+    def figures(self) -> tuple[ShardFigures, ...]:
+        if self._ended is not None:
+            raise self._ended.to_keep()
+        limits = {
+            shard: int(size[2])
+            for worker in self._told["workers"]
+            for shard, size in zip(worker["shards"], worker["sizes"], strict=True)
+        }
+        return tuple(
+            ShardFigures(shard, index.records, limits.get(shard, 0), index.bytes)
+            for shard, index in enumerate(self._indexes)
+        )
+
+    def workers(self) -> tuple[WorkerInfo, ...]:
+        return tuple(
+            with_usage(
+                WorkerInfo(
+                    number=worker["number"],
+                    pid=worker["pid"],
+                    state=worker["state"],
+                    shards=tuple(worker["shards"]),
+                    restarts=worker["restarts"],
+                    last_error=worker["last_error"],
+                )
+            )
+            for worker in self._told["workers"]
+        )
+
+    def close(self) -> None:
+        self._reader = None
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._connection.close()
+        self._indexes = ()
+
+    def abandon(self) -> None:
+        self.close()

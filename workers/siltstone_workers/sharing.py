@@ -1,0 +1,155 @@
+"""Lets readers in other processes look into the indexes of a store that is open here: hands them its shared memory.
+
+Over an abstract unix socket, which has no name in any file system and is gone with its process. A reader gets a
+description of the workers and the descriptors of their memory, opened for reading only; and again whenever one of
+them is replaced. It keeps the connection: its end tells either side that the other is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from siltstone_workers.frames import pack_value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from siltstone_workers.keeper import Keeper
+
+#: what both sides must have in common
+SHARING_VERSION: Final = 1
+#: a description with its descriptors is one packet of at most so many bytes, and so many descriptors
+PACKET_MAX: Final = 128 * 1024
+DESCRIPTORS_MAX: Final = 250
+#: readers at a time; one more is told that there are too many
+READERS_MAX: Final = 64
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+def address(uuid: bytes) -> str:
+    """Where the readers of a volume find whoever has it open."""
+    return f"\0siltstone-{uuid.hex()}"
+
+
+def describe(
+    keepers: Sequence[Keeper], is_served: Callable[[int], bool]
+) -> tuple[dict[str, Any], list[Keeper]]:
+    """What readers in other processes are told, and the workers whose memory they get."""
+    serving = [keeper for keeper in keepers if is_served(keeper.shards[0])]
+    workers = [
+        {
+            "number": keeper.number,
+            "pid": None if keeper.process is None else keeper.process.pid,
+            "state": keeper.state.value,
+            "restarts": keeper.restarts,
+            "last_error": keeper.last_error,
+            "serves": keeper in serving,
+            **keeper.place.describe(),
+        }
+        for keeper in keepers
+    ]
+    return {"version": SHARING_VERSION, "workers": workers}, serving
+
+
+class Sharing:
+    """Serves readers from a thread of its own; none of them can make it wait.
+
+    :param uuid: of the volume
+    :param describe: gives the description and the workers that serve now, at one moment
+    """
+
+    def __init__(self, uuid: bytes, describe: Callable[[], tuple[dict[str, Any], list[Keeper]]]) -> None:
+        self._describe = describe
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._wake_reading, self._wake_writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._readers: set[socket.socket] = set()
+        self._over = False
+        try:
+            self._listening.bind(address(uuid))
+            self._listening.listen(READERS_MAX)
+        except OSError:
+            # Taken: a stranger of this name, or a core that is just ending. The store itself needs no readers.
+            self._listening.close()
+        self._thread = threading.Thread(target=self._serve, name="siltstone-readers", daemon=True)
+        self._thread.start()
+
+    def changed(self) -> None:
+        """Tell all readers what is true now."""
+        with suppress(BlockingIOError):
+            os.write(self._wake_writing, b"\0")
+
+    def close(self) -> None:
+        """Let go of all readers, and end."""
+        self._over = True
+        self.changed()
+        self._thread.join()
+
+    # ---- the thread
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_reading, selectors.EVENT_READ)
+            if self._listening.fileno() >= 0:
+                selector.register(self._listening, selectors.EVENT_READ)
+            while not self._over:
+                for key, _events in selector.select():
+                    if key.fileobj == self._wake_reading:
+                        with suppress(BlockingIOError):
+                            os.read(self._wake_reading, 4096)
+                        for reader in list(self._readers):
+                            self._tell(reader, selector)
+                    elif key.fileobj is self._listening:
+                        self._accept(selector)
+                    else:
+                        self._drop(key.fileobj, selector)  # type: ignore[arg-type] # readers say nothing
+        for reader in self._readers:
+            reader.close()
+        self._listening.close()
+        os.close(self._wake_reading)
+        os.close(self._wake_writing)
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            reader, _address = self._listening.accept()
+        except OSError:
+            return
+        reader.setblocking(False)
+        found = reader.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _pid, user, _group = _CREDENTIALS.unpack(found)
+        if user not in (os.geteuid(), 0) or len(self._readers) >= READERS_MAX:
+            why = "too many readers" if user in (os.geteuid(), 0) else "another user's"
+            with suppress(OSError):
+                reader.send(pack_value({"version": SHARING_VERSION, "refused": why}))
+            reader.close()
+            return
+        self._readers.add(reader)
+        selector.register(reader, selectors.EVENT_READ)
+        self._tell(reader, selector)
+
+    def _tell(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
+        description, serving = self._describe()
+        opened: list[int] = []
+        try:
+            for descriptor in (each for keeper in serving for each in keeper.place.shared()):
+                # Anew, for reading only: what is handed out cannot be written through. One at a time, so that those
+                # before are closed where one fails.
+                opened += [os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)]
+            socket.send_fds(reader, [pack_value(description)], opened)
+        except OSError:
+            # Gone, or it does not listen: it may come again.
+            self._drop(reader, selector)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def _drop(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
+        if reader in self._readers:
+            self._readers.discard(reader)
+            selector.unregister(reader)
+            reader.close()
