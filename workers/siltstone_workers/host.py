@@ -276,8 +276,8 @@ class ProcessHost(ShardHost):
         errors: list[SiltstoneError] = []
         for keeper in self._keepers:
             process = keeper.process
-            if process is None or keeper.state is not State.SERVING:
-                continue  # what it had not flushed counts as lost, and is told as that
+            if process is None:
+                continue  # what the last one had not flushed counts as lost by now, and is told as that
             sent = process.sent
             if sent > process.flushed:
                 try:

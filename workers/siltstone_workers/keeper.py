@@ -198,22 +198,25 @@ class Keeper:
 
     def _bury(self, error: SiltstoneError) -> None:
         """Make sure that the process is gone before anything else may write where it wrote."""
-        process, self.process = self.process, None
+        process = self.process
         if process is None:
             self.last_error = str(error)
             return
-        # From here on nobody is sent to it, and nothing that it asked for is done any more.
+        # From here on nobody is sent to it, and nothing that it asked for is done any more. Who flushes still
+        # meets it, and its error, until the loss is counted: in between no flush may return as if all were well.
         self.state = State.AWAY if self.state is State.SERVING else self.state
         self._household.publisher.bar(process)
         ended_itself = type(error) is WorkerError and error.fields.get("cause") is None
         self.is_gone = process.end(None if ended_itself else str(error), _END_SECONDS)
         self.last_error = process.cause
         if self._closing.is_set():
+            self.process = None
             process.release()
             return
         _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
-        if process.sent > process.flushed:
+        if process.has_lost:
             self._household.lost(process.unknown())
+        self.process = None
         for ledger in self.ledgers.values():
             ledger.pending.clear()
         process.release()

@@ -6,11 +6,9 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
@@ -20,6 +18,8 @@ from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
+from siltstone_workers.starting import describe_exit
+from siltstone_workers.starting import start_worker as _start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,9 +178,14 @@ class WorkerProcess:
             self._send([(list(fields), bulk)])
 
     def _check_open(self) -> None:
-        """ClosedError once the worker was told to end its shards: nothing may come behind that."""
+        """ClosedError once the worker was told to end its shards: nothing may come behind that.
+
+        OutcomeUnknownError once it was killed or has ended: a batch that waits here for others would never be sent.
+        """
         if self._is_ending:
             raise ClosedError("the store is closed", what="store")
+        if self._cause is not None:
+            raise self.unknown()
 
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
         """Send what waits in the outbox and a last message, once the worker has room for their records."""
@@ -336,6 +341,13 @@ class WorkerProcess:
         self._events.close()
         return gone
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether anything was put that no flush covered; final once the process has ended."""
+        # An append under way is counted before this returns, and each later one is refused.
+        with self.order:
+            return self.sent > self.flushed
+
     def wait(self, patience: float) -> bool:
         """Whether the process is gone within `patience` seconds."""
         try:
@@ -355,33 +367,3 @@ class WorkerProcess:
     def cause(self) -> str:
         """Why it ended, or ""."""
         return self._cause or ""
-
-
-def describe_exit(code: int) -> str:
-    """How a process ended, for people."""
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    with suppress(ValueError):
-        return f"it was ended by {signal.Signals(-code).name}"
-    return f"it was ended by signal {-code}"
-
-
-def _start(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
-    if not sys.executable:
-        raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
-    # The same modules, wherever the caller found them, and whatever directory it is in by now.
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(*pipes, *inherited),
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": path},
-            # Not in the terminal's group: its interrupt is for the caller.
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error
