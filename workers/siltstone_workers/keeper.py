@@ -40,6 +40,8 @@ DEATHS_MAX: Final = 3
 _PAUSES: Final = (0.0, 0.2, 1.0)
 #: how long the kernel may take to end a process that was killed [seconds]
 _END_SECONDS: Final = 5.0
+#: how long a worker's program may take to start, however short the deadline of requests is [seconds]
+_START_SECONDS: Final = 30.0
 
 
 class State(Enum):
@@ -67,8 +69,8 @@ class Household(Protocol):
     def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
         """A worker has ended, for this reason."""
 
-    def lost(self, error: SiltstoneError) -> None:
-        """Something that was put may be lost, for this reason."""
+    def mourn(self, process: WorkerProcess) -> None:
+        """A process has ended: what it had not flushed may be lost."""
 
     def consume(self, shard: int, entries: memoryview) -> None:
         """Entries without a key were met in a replay."""
@@ -214,8 +216,7 @@ class Keeper:
             process.release()
             return
         _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
-        if process.has_lost:
-            self._household.lost(process.unknown())
+        self._household.mourn(process)
         self.process = None
         for ledger in self.ledgers.values():
             ledger.pending.clear()
@@ -249,10 +250,11 @@ class Keeper:
         household.serves(self)
 
     def _next(self, process: WorkerProcess) -> Message:
-        message = process.listen(process.deadline)
+        patience = max(process.deadline, _START_SECONDS)
+        message = process.listen(patience)
         if message is None:
             raise WorkerError(
-                f"worker {self.number} said nothing within {process.deadline:g} s",
+                f"worker {self.number} said nothing within {patience:g} s",
                 worker=self.number,
                 cause="silence",
             )

@@ -63,6 +63,8 @@ class WorkerProcess:
         self.order = threading.Lock()
         #: appends and deletes sent so far, and how many of them a flush has covered
         self.sent = self.flushed = 0
+        #: whether what it lost has been counted
+        self.is_mourned = False
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
@@ -104,7 +106,8 @@ class WorkerProcess:
 
     def result(self, answer: Answer, kind: Kind) -> memoryview | None:
         """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
-        if not self._answers.wait(answer, self.deadline):
+        # From when it was asked: who asks several workers waits for all of them within one deadline.
+        if not self._answers.wait(answer, max(0.0, answer.asked + self.deadline - time.monotonic())):
             self.kill(f"it did not answer {kind.name} within {self.deadline:g} s")
             raise self.unknown()
         if answer.error is not None:
@@ -324,6 +327,7 @@ class WorkerProcess:
 
         False where the kernel does not let it go within `patience` seconds: it is stuck, and may still write.
         """
+        unexplained = cause is None and self._cause is None
         self.kill(cause or "it ended")
         gone = True
         try:
@@ -332,7 +336,7 @@ class WorkerProcess:
             gone = False
             self._cause = f"{self._cause}; it is stuck in the kernel"
         else:
-            if cause is None:
+            if unexplained:
                 self._cause = describe_exit(code)
         with self._credit_condition:
             self._credit_condition.notify_all()
