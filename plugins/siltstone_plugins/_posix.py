@@ -62,6 +62,8 @@ class DescriptorBackend(Backend):
 
     @property
     def size(self) -> int:
+        if self._grows_elsewhere:
+            self._size = max(self._size, self._size_now())
         return self._size
 
     def _reach(self, end: int) -> int:

@@ -14,7 +14,7 @@ from siltstone.errors import ConfigError, PluginError, ProtocolError
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.consuming import Consuming, split
 from siltstone_workers.frames import DEPTH_MAX, pack_value
-from siltstone_workers.process import describe_exit
+from siltstone_workers.starting import describe_exit
 
 CONFIG = WorkerConfig(
     number=1,

@@ -1,226 +1,310 @@
-"""Workers and cores that are stopped, hang, or outlive each other: nobody waits for ever, nobody writes twice."""
+"""Workers that are stopped, and cores that are gone: every call ends by its deadline, and nobody writes any more."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
-import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from store_records import assert_holds, digest, info, rows
+from worker_calls import SMALL, ends_within, keys_of, program
 from worker_stores import all_serve, is_running, kill, pids, until, workers_of
 
 import siltstone
-from siltstone import WorkerOptions
-from siltstone.errors import LockedError, OutcomeUnknownError, SiltstoneError
+from siltstone.errors import LockedError, OutcomeUnknownError, ShardAwayError, SiltstoneError
+from siltstone_workers.answers import Answer, Answers
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
-SMALL = {"erase_block": 64 * 1024}
-SOON = WorkerOptions(deadline=1.0)
+QUICK = siltstone.WorkerOptions(deadline=1.0)
+
+
+def settle(store: siltstone.Store) -> None:
+    """Hear what was lost, once: after that a flush flushes."""
+    try:
+        store.flush()
+    except OutcomeUnknownError:
+        store.flush()
+
+
+def test_a_frozen_worker_is_replaced_and_nothing_flushed_is_lost(tmp_path: Path) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=2, worker=QUICK, **SMALL) as store:
+        frozen, alive = keys_of(store, 0, 2, 200), keys_of(store, 1, 2, 200)
+        store.put_many(*rows([*frozen, *alive]))
+        store.flush()
+        pid = pids(store)[0]
+        kill(pid, signal.SIGSTOP)
+        store.put(info(frozen[0], version=5))
+        # Without its worker: what is in the index, and what has not got there.
+        assert_holds(store, frozen[1:])
+        assert store.get(digest(frozen[0])) == info(frozen[0], version=5)
+        assert_holds(store, alive)
+        with ends_within(1.0), pytest.raises(OutcomeUnknownError) as caught:
+            store.flush()
+        assert caught.value.pid == pid
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is replaced")
+        assert not is_running(pid)
+        assert_holds(store, [*frozen[1:], *alive])
+        assert store.get(digest(frozen[0])) in (info(frozen[0]), info(frozen[0], version=5))
+
+
+def test_the_deadline_of_a_flush_is_one_however_many_workers_are_frozen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, wait = [], Answers.wait
+
+    def counted(answers: Answers, answer: Answer, seconds: float) -> bool:
+        waits.append(seconds)
+        return wait(answers, answer, seconds)
+
+    with siltstone.open(tmp_path / "store.silt", shards=8, workers=4, worker=QUICK, **SMALL) as store:
+        for pid in pids(store):
+            kill(pid, signal.SIGSTOP)
+        store.put_many(*rows(range(100)))
+        with monkeypatch.context() as patch, pytest.raises(OutcomeUnknownError):
+            patch.setattr(Answers, "wait", counted)
+            store.flush()
+        # One after the other they would have got four deadlines.
+        assert len(waits) == 4
+        assert sum(waits) < 2 * QUICK.deadline
+        until(lambda: [each.restarts for each in store.workers()] == [1] * 4 and all_serve(store), "back")
+
+
+@pytest.mark.parametrize("call", ["delete", "len", "batch"])
+def test_calls_to_a_frozen_worker_end_by_the_deadline(tmp_path: Path, call: str) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1, worker=QUICK, **SMALL) as store:
+        store.put(info(1))
+        store.flush()
+        kill(pids(store)[0], signal.SIGSTOP)
+        with ends_within(1.0), pytest.raises(OutcomeUnknownError):
+            if call == "delete":
+                store.delete(digest(1))
+            elif call == "len":
+                len(store)
+            else:
+                with store.batch() as batch:
+                    batch.put_many(*rows(range(10, 2000)))
+                store.flush()
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is replaced")
+        settle(store)
+        assert store.get(digest(1)) in (info(1), None if call == "delete" else info(1))
+
+
+def test_puts_to_a_frozen_worker_end_once_there_is_no_room_on_the_way(tmp_path: Path) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=2, worker=QUICK, **SMALL) as store:
+        frozen, alive = keys_of(store, 0, 2, 2000), keys_of(store, 1, 2, 500)
+        pid = pids(store)[0]
+        kill(pid, signal.SIGSTOP)
+        over = threading.Event()
+
+        def fill() -> None:
+            with ends_within(60.0), pytest.raises((OutcomeUnknownError, ShardAwayError)):
+                while not over.is_set():
+                    store.put_many(*rows(frozen))
+
+        with ThreadPoolExecutor(3) as pool:
+            fillers = [pool.submit(fill) for _thread in range(3)]
+            try:
+                # All the while the other one answers.
+                while is_running(pid):
+                    store.put_many(*rows(alive))
+                    assert_holds(store, alive)
+            finally:
+                until(lambda: all(each.done() for each in fillers), "nobody waits any more")
+                over.set()
+            for each in fillers:
+                each.result()
+        until(lambda: all_serve(store), "it is replaced")
+        with pytest.raises(OutcomeUnknownError):
+            store.flush()
+        store.flush()
+        assert_holds(store, alive)
+
+
+def test_a_lookup_that_meets_an_unfinished_change_ends(tmp_path: Path) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1, worker=QUICK, **SMALL) as store:
+        store.put_many(*rows(range(3000)))
+        store.flush()
+        over = threading.Event()
+
+        def write() -> None:
+            while not over.is_set():
+                try:
+                    store.put_many(*rows(range(3000)))
+                except (OutcomeUnknownError, ShardAwayError):
+                    continue
+
+        with ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write)
+            try:
+                for _freeze in range(3):
+                    until(lambda: all_serve(store), "it serves")
+                    # Somewhere in a change, as often as not; lookups then wait, and no longer than the deadline.
+                    pid = pids(store)[0]
+                    kill(pid, signal.SIGSTOP)
+                    while is_running(pid):
+                        with ends_within(1.0):
+                            try:
+                                assert_holds(store, range(3000))
+                            except ShardAwayError:
+                                break
+                    until(lambda pid=pid: not is_running(pid), "the writer's deadline ends it")
+            finally:
+                over.set()
+            writer.result()
+        until(lambda: all_serve(store), "it serves")
+        settle(store)
+        assert_holds(store, range(3000))
+
+
+# ---- opening and closing
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_close_while_a_worker_is_stopped_or_away_ends(tmp_path: Path, number: signal.Signals) -> None:
+    store = siltstone.open(tmp_path / "store.silt", workers=2, worker=QUICK, **SMALL)
+    store.put_many(*rows(range(100)))
+    store.flush()
+    kill(pids(store)[0], number)
+    with ends_within(3.0):
+        try:
+            store.close()
+        except SiltstoneError:
+            # Whether it is replaced before is a matter of time.
+            assert number in (signal.SIGSTOP, signal.SIGKILL)
+    assert workers_of(os.getpid()) == []
+    with siltstone.open(tmp_path / "store.silt", workers=2) as again:
+        assert_holds(again, range(100))
+
+
+def test_a_close_ends_while_a_worker_that_is_started_again_is_frozen(tmp_path: Path) -> None:
+    store = siltstone.open(tmp_path / "store.silt", workers=1, worker=QUICK, **SMALL)
+    store.put_many(*rows(range(100)))
+    store.flush()
+    keeper = store._core.shards._keepers[0]
+    configuration = keeper.place.configuration
+    frozen = []
+
+    def freeze() -> object:
+        frozen.append(pids(store)[0])
+        kill(frozen[-1], signal.SIGSTOP)
+        return configuration()
+
+    keeper.place.configuration = freeze
+    kill(pids(store)[0])
+    until(lambda: frozen, "another is started")
+    with ends_within(3.0), pytest.raises((ShardAwayError, OutcomeUnknownError)):
+        store.close()
+    assert workers_of(os.getpid()) == []
+    siltstone.open(tmp_path / "store.silt", workers=1).close()
+
+
+def test_a_worker_that_freezes_at_the_opening_costs_the_opening_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siltstone_workers.keeper import Keeper
+
+    greeted = Keeper._greeted
+
+    def freeze(keeper: Keeper, message: object) -> None:
+        greeted(keeper, message)
+        assert keeper.process is not None
+        if keeper.number == 1:
+            kill(keeper.process.pid, signal.SIGSTOP)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "_greeted", freeze)
+        with ends_within(2.0), pytest.raises(SiltstoneError):
+            siltstone.open(tmp_path / "store.silt", workers=2, worker=QUICK, **SMALL)
+    assert workers_of(os.getpid()) == []
+    siltstone.open(tmp_path / "store.silt", workers=2).close()
+
+
+# ---- the core is gone
+
 CORE = """
-import sys, siltstone
-from store_records import rows
-store = siltstone.open(sys.argv[1], workers=2, erase_block=64 * 1024)
-store.put_many(*rows(range(3000)))
+import os, sys, siltstone
+from siltstone import HashInfo
+store = siltstone.open(sys.argv[1], workers=2, erase_block=65536)
+store.put(HashInfo(bytes(32), 1, 2))
 store.flush()
+if sys.argv[2] == "fork":
+    child = os.fork()
+    if child == 0:
+        # It has everything that its parent had open, and lives on.
+        sys.stdin.read()
+        os._exit(0)
+    print(child, flush=True)
 print(*(worker.pid for worker in store.workers()), flush=True)
-sys.stdin.read()
+if sys.argv[3] == "close":
+    store.close()
+elif sys.argv[3] == "leave":
+    sys.exit()
+elif sys.argv[3] == "wait":
+    sys.stdin.read()
 """
 
 
-@contextmanager
-def core(path: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A process that has a store open, with 3000 records flushed; and its workers."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", CORE, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            yield process, [int(pid) for pid in process.stdout.readline().split()]
-        finally:
-            process.kill()
-
-
-# ---- stopped workers
-
-
-def test_a_stopped_worker_is_replaced_and_what_was_flushed_is_there(tmp_path: Path) -> None:
-    with siltstone.open(tmp_path / "store.silt", workers=1, worker=SOON, **SMALL) as store:
-        store.put_many(*rows(range(2000)))
-        store.flush()
-        pid = pids(store)[0]
-        kill(pid, signal.SIGSTOP)
-        store.put(info(5000))
-        # Also what the worker has not got is found, and nothing waits for it.
-        assert store.get(digest(5000)) == info(5000)
-        assert_holds(store, range(2000))
-        with pytest.raises(OutcomeUnknownError) as caught:
-            store.flush()
-        assert "FLUSH within 1 s" in str(caught.value)
-        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "another one serves")
-        assert not is_running(pid)
-        assert_holds(store, range(2000))
-        with pytest.raises(OutcomeUnknownError):
-            store.flush()
-        store.put(info(5000))
-        store.flush()
-        assert store.get(digest(5000)) == info(5000)
-    with siltstone.open(tmp_path / "store.silt", workers=0) as store:
-        assert_holds(store, [*range(2000), 5000])
-
-
-def test_puts_to_a_stopped_worker_end_when_its_pipe_is_full(tmp_path: Path) -> None:
-    store = siltstone.open(tmp_path / "store.silt", workers=1, shards=1, worker=SOON, erase_block=1 << 20)
-    try:
-        kill(pids(store)[0], signal.SIGSTOP)
-        with pytest.raises(OutcomeUnknownError):
-            for start in range(0, 1_000_000, 1000):
-                store.put_many(*rows(range(start, start + 1000)))
-        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "another one serves")
-        with pytest.raises(OutcomeUnknownError):
-            store.flush()
-    finally:
-        store.close()
-
-
-def test_closing_over_a_stopped_worker_ends(tmp_path: Path) -> None:
-    store = siltstone.open(tmp_path / "store.silt", workers=2, worker=SOON, **SMALL)
-    store.put_many(*rows(range(1000)))
-    store.flush()
-    processes = pids(store)
-    kill(processes[0], signal.SIGSTOP)
-    with pytest.raises(OutcomeUnknownError):
-        store.close()
-    assert not any(is_running(pid) for pid in processes)
-    with siltstone.open(tmp_path / "store.silt", workers=2) as again:
-        assert_holds(again, range(1000))
-
-
-def test_a_reader_that_meets_an_endless_change_ends(tmp_path: Path) -> None:
-    """As if the worker had been stopped while it moved slots."""
-    with siltstone.open(tmp_path / "store.silt", workers=1, shards=1, worker=SOON, **SMALL) as store:
-        store.put_many(*rows(range(100)))
-        store.flush()
-        pid = pids(store)[0]
-        kill(pid, signal.SIGSTOP)
-        place = store._core.shards._keepers[0].place
-        memory = memoryview(place._memory.map_index(0, writable=True)).cast("B")
-        segments = place._memory.sizes[0].segments
-        # The sequence number of every segment, made odd: 32 bytes a segment, behind header, journals and tail.
-        at = 4096 + 64 * 1024 + 4096
-        for segment in range(segments):
-            memory[at + 32 * segment] |= 1
-        with pytest.raises(SiltstoneError):
-            for number in range(1000, 2000):
-                store.get(digest(number))
-        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "another one serves")
-        assert not is_running(pid)
-        assert_holds(store, range(100))
-
-
-# ---- cores that end
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_workers_end_with_a_core_that_is_killed(tmp_path: Path, stopped: bool) -> None:
-    path = tmp_path / "store.silt"
-    with core(path) as (process, workers):
-        if stopped:
-            kill(workers[0], signal.SIGSTOP)
+@pytest.fixture
+def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    process = program(CORE, str(tmp_path / "store.silt"), *request.param)
+    with process:
+        yield process
         process.kill()
-        process.wait()
-        began = time.monotonic()
-        until(lambda: not any(is_running(pid) for pid in workers), "its workers are gone")
-        assert time.monotonic() - began < 1.0
-    with siltstone.open(path, workers=1) as store:
-        assert_holds(store, range(3000))
 
 
-def test_a_volume_is_open_to_the_next_as_soon_as_its_core_was_killed(tmp_path: Path) -> None:
-    path = tmp_path / "store.silt"
-    for _life in range(5):
-        with core(path) as (process, _workers):
-            process.kill()
-            process.wait()
-            # Without a pause: the workers may still be ending, and are waited for.
-            with siltstone.open(path, workers=0) as store:
-                assert_holds(store, range(3000))
+def gone(workers: list[int]) -> None:
+    """The kernel ends them with their core; it is their memory that takes time to give back."""
+    until(lambda: not any(map(is_running, workers)), "the workers of a dead core are gone")
 
 
-def test_a_second_core_is_refused_and_the_first_named(tmp_path: Path) -> None:
-    path = tmp_path / "store.silt"
-    with core(path) as (process, _workers):
-        for workers in (0, 2):
-            with pytest.raises(LockedError) as caught:
-                siltstone.open(path, workers=workers)
-            assert str(process.pid) in caught.value.holder
-        assert not workers_of(os.getpid())
+@pytest.mark.parametrize("core", [("alone", "wait")], indirect=True)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_worker_outlives_a_core_that_is_killed(
+    core: subprocess.Popen[str], tmp_path: Path, stopped: bool
+) -> None:
+    workers = [int(word) for word in core.stdout.readline().split()]
+    assert sorted(workers) == sorted(workers_of(core.pid))
+    with pytest.raises(LockedError, match=str(core.pid)):
+        siltstone.open(tmp_path / "store.silt", workers=2)
+    if stopped:
+        kill(workers[0], signal.SIGSTOP)
+    core.kill()
+    core.wait()
+    gone(workers)
+    with siltstone.open(tmp_path / "store.silt", workers=2) as store:
+        assert store.get(bytes(32)) is not None
 
 
-def test_a_core_that_ends_without_closing_takes_its_workers_along(tmp_path: Path) -> None:
-    path = tmp_path / "store.silt"
-    with core(path) as (process, workers):
-        process.stdin.close()
-        process.wait()
-        until(lambda: not any(is_running(pid) for pid in workers), "its workers are gone")
-    with siltstone.open(path, workers=2) as store:
-        assert_holds(store, range(3000))
-
-
-def test_a_child_of_the_caller_keeps_neither_workers_nor_lock(tmp_path: Path) -> None:
-    path = tmp_path / "store.silt"
-    store = siltstone.open(path, workers=2, **SMALL)
-    store.put_many(*rows(range(100)))
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(writing)
-        os.read(reading, 1)  # until the parent lets go
-        os._exit(0)
-    os.close(reading)
+@pytest.mark.parametrize(
+    "core", [("fork", "close"), ("fork", "leave"), ("fork", "wait")], indirect=True, ids="-".join
+)
+def test_a_forked_child_keeps_neither_workers_nor_the_volume(
+    core: subprocess.Popen[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    child = int(core.stdout.readline())
+    workers = [int(word) for word in core.stdout.readline().split()]
+    ends = request.node.callspec.params["core"][1]
     try:
-        processes = pids(store)
-        store.close()
-        assert not any(is_running(pid) for pid in processes)
-        with siltstone.open(path, workers=0) as again:
-            assert_holds(again, range(100))
+        if ends == "wait":
+            core.kill()
+        core.wait()
+        gone(workers)
+        assert is_running(child)
+        if ends == "wait":
+            # Its file descriptors hold the lock, which nobody was there to give up; it ends with the child.
+            with pytest.raises(LockedError):
+                siltstone.open(tmp_path / "store.silt", workers=2)
+        else:
+            with siltstone.open(tmp_path / "store.silt", workers=2) as store:
+                assert store.get(bytes(32)) is not None
     finally:
-        os.close(writing)
-        os.waitpid(child, 0)
-
-
-def test_calls_that_are_under_way_end_when_the_store_is_closed(tmp_path: Path) -> None:
-    store = siltstone.open(tmp_path / "store.silt", workers=2, **SMALL)
-    ended: list[BaseException] = []
-
-    def work(number: int) -> None:
-        try:
-            for step in range(10**6):
-                store.put(info(number + step))
-                if step % 10 == 0:
-                    store.flush()
-                store.get(digest(number))
-        except SiltstoneError as error:
-            ended.append(error)
-
-    threads = [threading.Thread(target=work, args=(number * 10**6,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    until(lambda: len(store) > 100, "they work")
-    store.close()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert [type(error).__name__ for error in ended] == ["ClosedError"] * 4
+        kill(child)
+    until(lambda: not is_running(child), "the child is gone")
+    siltstone.open(tmp_path / "store.silt", workers=2).close()

@@ -27,12 +27,13 @@ AWAKE_SECONDS: Final = 0.0003
 
 
 class Answer:
-    """What one request is answered with: an error or the bulk, once it has arrived."""
+    """What one request is answered with: an error or the bulk, once it has arrived; `asked` is when [seconds]."""
 
-    __slots__ = ("bulk", "error", "has_arrived", "request")
+    __slots__ = ("asked", "bulk", "error", "has_arrived", "request")
 
     def __init__(self, request: int) -> None:
         self.request = request
+        self.asked = time.monotonic()
         self.has_arrived = False
         self.error: SiltstoneError | None = None
         self.bulk: memoryview | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -10,13 +11,14 @@ import numpy as np
 
 from siltstone.errors import (
     ClosedError,
+    OutcomeUnknownError,
     ShardAwayError,
     SiltstoneError,
     StateError,
 )
 from siltstone.index.lookup import Reader
 from siltstone.index.view import AwayIndex
-from siltstone.plugin.hosting import Hosting, ShardHost, WorkerInfo
+from siltstone.plugin.hosting import Hosting, ShardHost
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.opening import ReplayProgress
 from siltstone.shard.shard import FITS_BYTES, check_batch
@@ -28,7 +30,7 @@ from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
 from siltstone_workers.sharing import Sharing, describe
-from siltstone_workers.usage import with_usage
+from siltstone_workers.usage import worker_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from siltstone.index.mapped import MappedIndex
     from siltstone.journal.recovery import JournalRecovery
+    from siltstone.plugin.hosting import WorkerInfo
     from siltstone.shard.changes import JournalEnd
     from siltstone.shard.figures import ShardFigures
     from siltstone_workers.answers import Answer
@@ -87,6 +90,7 @@ class ProcessHost(ShardHost):
             for number in range(hosting.workers)
         ]
         self._sharing: Sharing | None = None
+        atexit.register(self._leave)
         try:
             self._open()
             self._sharing = Sharing(hosting.volume.superblock.uuid, self._describe)
@@ -160,6 +164,14 @@ class ProcessHost(ShardHost):
         with self._changed:
             self._losses += 1
             self._loss = error.to_keep()
+
+    def mourn(self, process: WorkerProcess) -> None:
+        """Count what a process that ended may have lost; once, whether its keeper or a flush noticed first."""
+        lost = process.has_lost
+        with self._changed:
+            if lost and not process.is_mourned:
+                process.is_mourned = True
+                self.lost(process.unknown())
 
     def consume(self, shard: int, entries: memoryview) -> None:
         """Hand entries without a key to their consumers."""
@@ -286,14 +298,14 @@ class ProcessHost(ShardHost):
         errors: list[SiltstoneError] = []
         for keeper in self._keepers:
             process = keeper.process
-            if process is None or keeper.state is not State.SERVING:
-                continue  # what it had not flushed counts as lost, and is told as that
+            if process is None:
+                continue  # what the last one had not flushed counts as lost by now, and is told as that
             sent = process.sent
             if sent > process.flushed:
                 try:
                     asked.append((process, sent, process.ask(Kind.FLUSH)))
                 except SiltstoneError as error:
-                    errors.append(error)
+                    self._not_flushed(process, error, errors)
         for process, sent, answer in asked:
             try:
                 failed = process.result(answer, Kind.FLUSH)
@@ -301,11 +313,20 @@ class ProcessHost(ShardHost):
                 if failed is not None:
                     self.lost(error_from_wire(unpack_value(failed)))
             except SiltstoneError as error:
-                errors.append(error)
+                self._not_flushed(process, error, errors)
         if errors:
             # Out of the list, which this frame holds: the error's traceback holds this frame.
             raise errors.pop(0)
         self._flushed = covered
+
+    def _not_flushed(
+        self, process: WorkerProcess, error: SiltstoneError, errors: list[SiltstoneError]
+    ) -> None:
+        """A loss where the process has ended, so that each caller is told of it once; else an error."""
+        if isinstance(error, OutcomeUnknownError) and process.cause:
+            self.mourn(process)
+        else:
+            errors.append(error)
 
     # ---- facts
 
@@ -324,20 +345,7 @@ class ProcessHost(ShardHost):
         return tuple(sorted(found, key=lambda each: each.shard))
 
     def workers(self) -> tuple[WorkerInfo, ...]:
-        return tuple(
-            with_usage(
-                WorkerInfo(
-                    number=keeper.number,
-                    pid=None if keeper.process is None else keeper.process.pid,
-                    state=keeper.state.value,
-                    shards=keeper.shards,
-                    restarts=keeper.restarts,
-                    queued_bytes=sum(ledger.queued_bytes for ledger in keeper.ledgers.values()),
-                    last_error=keeper.last_error,
-                )
-            )
-            for keeper in self._keepers
-        )
+        return tuple(map(worker_info, self._keepers))
 
     # ---- life
 
@@ -377,9 +385,18 @@ class ProcessHost(ShardHost):
     def abandon(self) -> None:
         self._end(lambda keeper: keeper.kill())
 
+    def _leave(self) -> None:
+        """End the workers of a store that the program did not close; a forked child has none to end.
+
+        Else the lock, which workers share, would be kept by any child that was forked meanwhile and lives on.
+        """
+        if not self.volume.is_forked:
+            self.abandon()
+
     def _end(self, end: Callable[[Keeper], bool]) -> None:
         """End all workers; the volume's lock is given up only when the kernel has let all of them go."""
         self._reader = None
+        atexit.unregister(self._leave)
         with self._changed:
             sharing, self._sharing = self._sharing, None
         if sharing is not None:

@@ -17,7 +17,7 @@ from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.memory import WorkerMemory
-from siltstone_workers.sharing import DESCRIPTORS_MAX, PACKET_MAX, SHARING_VERSION, address
+from siltstone_workers.sharing import DESCRIPTORS_MAX, PACKET_MAX, SHARING_VERSION, address, peer_user
 from siltstone_workers.usage import with_usage
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def join(joining: Joining) -> JoinedShards | None:
     try:
         connection.settimeout(_PATIENCE)
         connection.connect(address(joining.volume.superblock.uuid))
+        # Anybody may take a name: what another user says of the memory to look into is not believed.
+        if peer_user(connection) not in (os.geteuid(), 0):
+            connection.close()
+            return None
         shards = JoinedShards(joining, connection)
     except OSError:
         connection.close()

@@ -40,6 +40,8 @@ DEATHS_MAX: Final = 3
 _PAUSES: Final = (0.0, 0.2, 1.0)
 #: how long the kernel may take to end a process that was killed [seconds]
 _END_SECONDS: Final = 5.0
+#: how long a worker's program may take to start, however short the deadline of requests is [seconds]
+_START_SECONDS: Final = 30.0
 
 
 class State(Enum):
@@ -67,8 +69,8 @@ class Household(Protocol):
     def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
         """A worker has ended, for this reason."""
 
-    def lost(self, error: SiltstoneError) -> None:
-        """Something that was put may be lost, for this reason."""
+    def mourn(self, process: WorkerProcess) -> None:
+        """A process has ended: what it had not flushed may be lost."""
 
     def consume(self, shard: int, entries: memoryview) -> None:
         """Entries without a key were met in a replay."""
@@ -202,20 +204,18 @@ class Keeper:
         if process is None:
             self.last_error = str(error)
             return
-        # From here on nothing is sent to it, and nothing that it asked for is done any more.
+        # From here on nobody is sent to it, and nothing that it asked for is done any more. Who flushes still
+        # meets it, and its error, until the loss is counted: in between no flush may return as if all were well.
+        self.state = State.AWAY if self.state is State.SERVING else self.state
+        self._household.publisher.bar(process)
         ended_itself = type(error) is WorkerError and error.fields.get("cause") is None
         cause = None if ended_itself else str(error)
-        process.retire(cause)
-        self._household.publisher.bar(process)
         self.is_gone = process.end(cause, _END_SECONDS)
         self.last_error = process.cause
-        # Before a flush can pass it by: what it had not flushed must be told.
-        if process.sent > process.flushed:
-            self._household.lost(process.unknown())
-        self.state = State.AWAY if self.state is State.SERVING else self.state
-        self.process = None
         if not self._closing.is_set():
             _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
+        self._household.mourn(process)
+        self.process = None
         for ledger in self.ledgers.values():
             ledger.pending.clear()
         process.release()
@@ -248,10 +248,11 @@ class Keeper:
         household.serves(self)
 
     def _next(self, process: WorkerProcess) -> Message:
-        message = process.listen(process.deadline)
+        patience = max(process.deadline, _START_SECONDS)
+        message = process.listen(patience)
         if message is None:
             raise WorkerError(
-                f"worker {self.number} said nothing within {process.deadline:g} s",
+                f"worker {self.number} said nothing within {patience:g} s",
                 worker=self.number,
                 cause="silence",
             )

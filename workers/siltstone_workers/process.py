@@ -6,11 +6,9 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
@@ -20,6 +18,8 @@ from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
+from siltstone_workers.starting import describe_exit
+from siltstone_workers.starting import start_worker as _start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,12 +59,14 @@ class WorkerProcess:
         self.ledgers = ledgers
         self._credit_condition = threading.Condition(threading.RLock())
         self._outbox = Outbox()
-        self._is_ending = self._is_retired = False
+        self._is_ending = False
         self._unheard = False  # records were sent, and nothing was heard of the worker since
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
         #: appends and deletes sent so far, and how many of them a flush has covered
         self.sent = self.flushed = 0
+        #: whether what it lost has been counted
+        self.is_mourned = False
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
@@ -106,7 +108,8 @@ class WorkerProcess:
 
     def result(self, answer: Answer, kind: Kind) -> memoryview | None:
         """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
-        if not self._answers.wait(answer, self.deadline):
+        # From when it was asked: who asks several workers waits for all of them within one deadline.
+        if not self._answers.wait(answer, max(0.0, answer.asked + self.deadline - time.monotonic())):
             self.kill(f"it did not answer {kind.name} within {self.deadline:g} s")
             raise self.unknown()
         if answer.error is not None:
@@ -180,10 +183,13 @@ class WorkerProcess:
             self._send([(list(fields), bulk)])
 
     def _check_open(self) -> None:
-        """ClosedError once the worker was told to end its shards, OutcomeUnknownError once it is given up."""
+        """ClosedError once the worker was told to end its shards: nothing may come behind that.
+
+        OutcomeUnknownError once it was killed or has ended: a batch that waits here for others would never be sent.
+        """
         if self._is_ending:
             raise ClosedError("the store is closed", what="store")
-        if self._is_retired:
+        if self._cause is not None:
             raise self.unknown()
 
     def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
@@ -320,13 +326,6 @@ class WorkerProcess:
         with self._credit_condition:
             self._credit_condition.notify_all()
 
-    def retire(self, cause: str | None) -> None:
-        """End it and take nothing more: from here on `sent` tells all that was ever put to it."""
-        # First: who waits for credit holds the lock.
-        self.kill(cause or _ENDED)
-        with self.order:
-            self._is_retired = True
-
     def end(self, cause: str | None, patience: float) -> bool:
         """Make sure that the process is gone, let everybody who waits know, give up its pipes.
 
@@ -347,6 +346,13 @@ class WorkerProcess:
         self._events.close()
         return gone
 
+    @property
+    def has_lost(self) -> bool:
+        """Whether anything was put that no flush covered; final once the process has ended."""
+        # An append under way is counted before this returns, and each later one is refused.
+        with self.order:
+            return self.sent > self.flushed
+
     def wait(self, patience: float) -> bool:
         """Whether the process is gone within `patience` seconds."""
         try:
@@ -366,33 +372,3 @@ class WorkerProcess:
     def cause(self) -> str:
         """Why it ended, or ""."""
         return self._cause or ""
-
-
-def describe_exit(code: int) -> str:
-    """How a process ended, for people."""
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    with suppress(ValueError):
-        return f"it was ended by {signal.Signals(-code).name}"
-    return f"it was ended by signal {-code}"
-
-
-def _start(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
-    if not sys.executable:
-        raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
-    # The same modules, wherever the caller found them, and whatever directory it is in by now.
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(*pipes, *inherited),
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": path},
-            # Not in the terminal's group: its interrupt is for the caller.
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error

@@ -6,6 +6,7 @@ import queue
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from siltstone.errors import SiltstoneError
 from siltstone.format.superblock import encode_slot
@@ -39,7 +40,7 @@ class Publisher:
         self._volume = volume
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._barred: set[WorkerProcess] = set()
+        self._barred: WeakSet[WorkerProcess] = WeakSet()
         self._thread = threading.Thread(target=self._run, name="siltstone-superblock", daemon=True)
         self._thread.start()
 

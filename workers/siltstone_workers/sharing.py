@@ -37,6 +37,13 @@ def address(uuid: bytes) -> str:
     return f"\0siltstone-{uuid.hex()}"
 
 
+def peer_user(connection: socket.socket) -> int:
+    """Whose process is at the other end, as the kernel has it."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, user, _group = _CREDENTIALS.unpack(found)
+    return int(user)
+
+
 def describe(
     keepers: Sequence[Keeper], is_served: Callable[[int], bool]
 ) -> tuple[dict[str, Any], list[Keeper]]:
@@ -120,8 +127,7 @@ class Sharing:
         except OSError:
             return
         reader.setblocking(False)
-        found = reader.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _pid, user, _group = _CREDENTIALS.unpack(found)
+        user = peer_user(reader)
         if user not in (os.geteuid(), 0) or len(self._readers) >= READERS_MAX:
             why = "too many readers" if user in (os.geteuid(), 0) else "another user's"
             with suppress(OSError):

@@ -5,8 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from siltstone.plugin.hosting import WorkerInfo
+
 if TYPE_CHECKING:
-    from siltstone.plugin.hosting import WorkerInfo
+    from siltstone_workers.keeper import Keeper
+
+
+def worker_info(keeper: Keeper) -> WorkerInfo:
+    """What is known of the worker of a place, as it is now."""
+    process = keeper.process
+    return with_usage(
+        WorkerInfo(
+            number=keeper.number,
+            pid=None if process is None else process.pid,
+            state=keeper.state.value,
+            shards=keeper.shards,
+            restarts=keeper.restarts,
+            queued_bytes=sum(ledger.queued_bytes for ledger in keeper.ledgers.values()),
+            last_error=keeper.last_error,
+        )
+    )
 
 
 def with_usage(worker: WorkerInfo) -> WorkerInfo:

@@ -11,6 +11,7 @@ from siltstone.errors import (
     DamageError,
     ForeignVolumeError,
     LockedError,
+    MediumError,
     SiltstoneError,
 )
 from siltstone.format.constants import SLOT_OFFSETS
@@ -92,7 +93,7 @@ def open_unlocked(host: PluginHost, options: StoreOptions) -> Volume:
     try:
         for _attempt in range(_UNLOCKED_ATTEMPTS):
             # One slot is whole at any time, but which of them changes while they are read.
-            with suppress(ForeignVolumeError, DamageError):
+            with suppress(ForeignVolumeError, DamageError, MediumError):
                 return Volume.open(backend, ports=options.ports)
         return Volume.open(backend, ports=options.ports)
     except BaseException:

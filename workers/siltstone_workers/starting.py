@@ -1,0 +1,46 @@
+"""Starts the program that a worker is, and says how it ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siltstone.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def describe_exit(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    with suppress(ValueError):
+        return f"it was ended by {signal.Signals(-code).name}"
+    return f"it was ended by signal {-code}"
+
+
+def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
+    if not sys.executable:
+        raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
+    # The same modules, wherever the caller found them, and whatever directory it is in by now.
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(*pipes, *inherited),
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": path},
+            # Not in the terminal's group: its interrupt is for the caller.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error
