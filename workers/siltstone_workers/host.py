@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import atexit
 import threading
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from siltstone.errors import (
     ClosedError,
     OutcomeUnknownError,
-    ShardAwayError,
     SiltstoneError,
     StateError,
 )
-from siltstone.index.lookup import Reader
-from siltstone.index.view import AwayIndex
 from siltstone.plugin.hosting import Hosting, ShardHost
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.opening import ReplayProgress
@@ -26,6 +22,7 @@ from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.keeper import Keeper, State
+from siltstone_workers.lookups import Lookups
 from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
@@ -37,16 +34,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from siltstone.index.mapped import MappedIndex
+    from siltstone.index.lookup import Reader
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.plugin.hosting import WorkerInfo
     from siltstone.shard.changes import JournalEnd
     from siltstone.shard.figures import ShardFigures
     from siltstone_workers.answers import Answer
     from siltstone_workers.process import WorkerProcess
-
-#: how long a lookup that met a writer in the middle of a change waits before it looks again [seconds]
-_STUCK_SECONDS: Final = 0.0005
 
 
 class ProcessHost(ShardHost):
@@ -69,12 +63,10 @@ class ProcessHost(ShardHost):
         self._replays: dict[Keeper, tuple[int, int, int]] = {}
         self._opening_error: SiltstoneError | None = None
         self._opened = False
-        self._reader: Reader | None = None
         self._losses = 0
         self._loss: SiltstoneError | None = None
         self._flush_lock = threading.Lock()
         self._puts = self._flushed = 0
-        self._stuck_since: dict[int, tuple[float, float]] = {}
         handover = hosting.volume.backend.hand_over()
         if handover is None:
             raise StateError(
@@ -83,8 +75,13 @@ class ProcessHost(ShardHost):
                 state="not shared",
             )
         self.publisher = Publisher(hosting.volume)
-        self._away: MappedIndex = AwayIndex(hosting.opening.types, hosting.volume.superblock.uuid)
-        self._indexes: list[MappedIndex] = [self._away] * self._shards
+        self._lookups = Lookups(
+            self._shards,
+            hosting.opening.types,
+            hosting.volume.superblock.uuid,
+            self._keeper,
+            self.deadline,
+        )
         self._keepers = [
             Keeper(number, WorkerPlace(hosting, number, hosting.workers, handover), self)
             for number in range(hosting.workers)
@@ -130,8 +127,7 @@ class ProcessHost(ShardHost):
         """Let readers look into the indexes of a worker."""
         views = keeper.place.views()
         with self._changed:
-            for shard, view in views.items():
-                self._indexes[shard] = view
+            self._lookups.show(views)
             self._opened = self._opened or all(each.state is State.SERVING for each in self._keepers)
             self._renew_reader()
             self._changed.notify_all()
@@ -139,8 +135,7 @@ class ProcessHost(ShardHost):
     def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
         """Keep readers out of the indexes of a worker that ended."""
         with self._changed:
-            for shard in keeper.shards:
-                self._indexes[shard] = self._away
+            self._lookups.hide(keeper.shards)
             if not self._opened and self._opening_error is None:
                 self._opening_error = error.to_keep()
             self._renew_reader()
@@ -148,16 +143,14 @@ class ProcessHost(ShardHost):
 
     def _describe(self) -> tuple[dict[str, Any], list[Keeper]]:
         with self._changed:
-            return describe(self._keepers, lambda shard: self._indexes[shard] is not self._away)
+            return describe(self._keepers, self._lookups.is_shown)
 
     def _renew_reader(self) -> None:
         if self._opened:
             if self._sharing is not None:
                 self._sharing.changed()
-            ledgers = {shard: each for keeper in self._keepers for shard, each in keeper.ledgers.items()}
-            pending = [ledgers[shard].pending if shard in ledgers else None for shard in range(self._shards)]
-            indexes = tuple(self._indexes)
-            self._reader = Reader(indexes, pending, lambda shard: self._stuck(shard, indexes[shard]))
+            ledgers = (ledger for keeper in self._keepers for ledger in keeper.ledgers.values())
+            self._lookups.renew({ledger.shard: ledger.pending for ledger in ledgers})
 
     def lost(self, error: SiltstoneError) -> None:
         """Remember that something put may be lost, for those who flush next."""
@@ -191,31 +184,7 @@ class ProcessHost(ShardHost):
     @property
     def reader(self) -> Reader:
         """Looks up keys, in what is on its way to a worker and in its index."""
-        reader = self._reader
-        if reader is None:
-            raise ClosedError(f"{self._url}: the store is closed", what="store")
-        return reader
-
-    def _stuck(self, shard: int, index: MappedIndex) -> None:
-        """A lookup met a change in this index that goes on for long: look again, unless its worker is away or hangs."""
-        keeper = self._keeper(shard)
-        process = keeper.serving(shard)
-        if index is self._away or self._indexes[shard] is not index:
-            # It began when the worker was away, or looks into what a dead one left: no change there ever ends.
-            raise keeper.away(shard)
-        now = time.monotonic()
-        since, last = self._stuck_since.get(shard, (now, now))
-        # Not the same change where nobody was stuck for a while.
-        since = since if now - last < 1.0 else now
-        self._stuck_since[shard] = since, now
-        if now - since > self.deadline:
-            process.kill(f"it left its index in the middle of a change for {self.deadline:g} s")
-            raise ShardAwayError(
-                f"shard {shard}: worker {keeper.number} hangs and is being replaced; nothing was done",
-                shard=shard,
-                worker=keeper.number,
-            )
-        time.sleep(_STUCK_SECONDS)
+        return self._lookups.reader
 
     def _keeper(self, shard: int) -> Keeper:
         return self._keepers[shard % len(self._keepers)]
@@ -395,7 +364,6 @@ class ProcessHost(ShardHost):
 
     def _end(self, end: Callable[[Keeper], bool]) -> None:
         """End all workers; the volume's lock is given up only when the kernel has let all of them go."""
-        self._reader = None
         atexit.unregister(self._leave)
         with self._changed:
             sharing, self._sharing = self._sharing, None
@@ -410,6 +378,6 @@ class ProcessHost(ShardHost):
         self.publisher.close()
         for keeper in self._keepers:
             keeper.place.release()
-        self._indexes = []
+        self._lookups.close()
         if gone:
             self.volume.backend.reclaim()

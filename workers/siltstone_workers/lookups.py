@@ -1,0 +1,108 @@
+"""Lookups in the indexes that workers write: which of them are there now, and what a lookup does that meets none."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from siltstone.errors import ClosedError, ShardAwayError
+from siltstone.index.lookup import Reader
+from siltstone.index.view import AwayIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from siltstone.index.mapped import MappedIndex
+    from siltstone.index.pending import Pending
+    from siltstone.index.types import KeyTypes
+    from siltstone_workers.keeper import Keeper
+
+#: how long a lookup that met a writer in the middle of a change waits before it looks again [seconds]
+_STUCK_SECONDS: Final = 0.0005
+#: a change that nobody has met for so long is another one when it is met again [seconds]
+_ANOTHER_SECONDS: Final = 1.0
+
+
+class Lookups:
+    """The reader of a store with workers, made anew whenever one of them comes or goes.
+
+    A lookup that runs meanwhile finishes with the reader that it began with. Changes are the household's, under its
+    lock.
+
+    :param shards: how many there are
+    :param types: which entry types have keys
+    :param uuid: of the volume
+    :param keeper_of: whose a shard is
+    :param deadline: how long a worker may leave its index in the middle of a change [seconds]
+    """
+
+    def __init__(
+        self,
+        shards: int,
+        types: KeyTypes,
+        uuid: bytes,
+        keeper_of: Callable[[int], Keeper],
+        deadline: float,
+    ) -> None:
+        self._away: MappedIndex = AwayIndex(types, uuid)
+        self._indexes: list[MappedIndex] = [self._away] * shards
+        self._keeper_of = keeper_of
+        self._deadline = deadline
+        self._reader: Reader | None = None
+        self._stuck_since: dict[int, tuple[float, float]] = {}
+
+    @property
+    def reader(self) -> Reader:
+        """The reader as of now; ClosedError where there is none."""
+        reader = self._reader
+        if reader is None:
+            raise ClosedError("the store is closed", what="store")
+        return reader
+
+    def show(self, indexes: Mapping[int, MappedIndex]) -> None:
+        """These shards are served from here on."""
+        for shard, index in indexes.items():
+            self._indexes[shard] = index
+
+    def hide(self, shards: Iterable[int]) -> None:
+        """Nobody serves these shards any more."""
+        for shard in shards:
+            self._indexes[shard] = self._away
+
+    def is_shown(self, shard: int) -> bool:
+        """Whether somebody serves a shard."""
+        return self._indexes[shard] is not self._away
+
+    def renew(self, pending: Mapping[int, Pending]) -> None:
+        """Make the reader of what is there now, and of what is on its way there."""
+        indexes = tuple(self._indexes)
+        self._reader = Reader(
+            indexes,
+            [pending.get(shard) for shard in range(len(indexes))],
+            lambda shard: self._stuck(shard, indexes[shard]),
+        )
+
+    def close(self) -> None:
+        """Let go of everything, with the last lookup that runs."""
+        self._reader = None
+        self._indexes = []
+
+    def _stuck(self, shard: int, index: MappedIndex) -> None:
+        """A lookup met a change in this index that goes on for long: look again, unless its worker is away or hangs."""
+        keeper = self._keeper_of(shard)
+        process = keeper.serving(shard)
+        if index is self._away or index not in self._indexes:
+            # It began when the worker was away, or looks into what a dead one left: no change there ever ends.
+            raise keeper.away(shard)
+        now = time.monotonic()
+        since, last = self._stuck_since.get(shard, (now, now))
+        since = since if now - last < _ANOTHER_SECONDS else now
+        self._stuck_since[shard] = since, now
+        if now - since > self._deadline:
+            process.kill(f"it left its index in the middle of a change for {self._deadline:g} s")
+            raise ShardAwayError(
+                f"shard {shard}: worker {keeper.number} hangs and is being replaced; nothing was done",
+                shard=shard,
+                worker=keeper.number,
+            )
+        time.sleep(_STUCK_SECONDS)
