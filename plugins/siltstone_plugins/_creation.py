@@ -10,6 +10,7 @@ import secrets
 from typing import Final
 
 from siltstone.errors import AlreadyExistsError, MediumError, SiltstoneError
+from siltstone.volume.descriptors import above_standard
 from siltstone_plugins._failures import not_opened
 from siltstone_plugins._posix import FLAGS
 
@@ -47,7 +48,7 @@ class Creation:
 
     def _open_unnamed(self, folder: str) -> int:
         try:
-            descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE | FLAGS, _MODE)
+            descriptor = above_standard(os.open(folder, os.O_RDWR | os.O_TMPFILE | FLAGS, _MODE))
         except OSError as error:
             if error.errno not in _NO_UNNAMED:
                 raise
@@ -58,9 +59,10 @@ class Creation:
             os.close(descriptor)
         # The name is cut so that the temporary one is no longer than names may be.
         self._temporary = f".{self._name[:180]}.{secrets.token_hex(8)}.new"
-        return os.open(
+        descriptor = os.open(
             self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | FLAGS, _MODE, dir_fd=self._folder
         )
+        return above_standard(descriptor)
 
     def publish(self) -> None:
         """Flush the file, give it its name, flush the folder. Raises AlreadyExistsError for a taken name."""

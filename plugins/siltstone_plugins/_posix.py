@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from siltstone.errors import MediumError
 from siltstone.format.constants import SECTOR_SIZE
 from siltstone.volume.backend import Backend, Handover
+from siltstone.volume.descriptors import above_standard
 from siltstone.volume.mapping import Mapping
 from siltstone_plugins._buffers import BOUNCE_SIZE, BouncePool, aligned, flat, is_aligned
 from siltstone_plugins._descriptors import Descriptors
@@ -260,7 +261,7 @@ class DescriptorBackend(Backend):
         mine = os.fstat(self._descriptor)
         for path in (f"/proc/self/fd/{self._descriptor}", self._path):
             try:
-                descriptor = os.open(path, os.O_RDONLY | FLAGS | flags)
+                descriptor = above_standard(os.open(path, os.O_RDONLY | FLAGS | flags))
             except FileNotFoundError:
                 continue
             theirs = os.fstat(descriptor)
@@ -303,7 +304,7 @@ def reopened(handover: Handover, flags: int) -> int:
     OSError where it is another medium by now.
     """
     (locked,) = handover.descriptors
-    descriptor = os.open(f"/proc/self/fd/{locked}", os.O_RDWR | FLAGS | flags)
+    descriptor = above_standard(os.open(f"/proc/self/fd/{locked}", os.O_RDWR | FLAGS | flags))
     mine, theirs = os.fstat(descriptor), os.fstat(locked)
     if (mine.st_dev, mine.st_ino, mine.st_rdev) != (theirs.st_dev, theirs.st_ino, theirs.st_rdev):
         os.close(descriptor)

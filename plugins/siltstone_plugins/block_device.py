@@ -20,6 +20,7 @@ from siltstone.errors import (
 )
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.plugin import BackendOptions, BackendType, hookimpl
+from siltstone.volume.descriptors import above_standard
 from siltstone_plugins import _sysfs
 from siltstone_plugins._device_checks import check_content, check_use, explain_busy
 from siltstone_plugins._failures import NO_SPACE, check_range, failed, in_use, not_opened, refuse_writing
@@ -212,12 +213,12 @@ def attach_device(rest: str, options: BackendOptions, handover: Handover) -> Blo
 def _open_exclusively(url: str, path: str, rdev: int, options: BackendOptions, flags: int) -> int:
     if options.read_only:
         try:
-            return os.open(path, os.O_RDONLY | FLAGS | flags)
+            return above_standard(os.open(path, os.O_RDONLY | FLAGS | flags))
         except OSError as error:
             raise not_opened(url, error) from error
     check_use(url, _sysfs.Device(rdev), options.force)
     try:
-        return os.open(path, os.O_RDWR | os.O_EXCL | FLAGS | flags)
+        return above_standard(os.open(path, os.O_RDWR | os.O_EXCL | FLAGS | flags))
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise explain_busy(url, _sysfs.Device(rdev)) from error

@@ -20,6 +20,7 @@ from siltstone.errors import (
     RefusedDeviceError,
 )
 from siltstone.plugin import BackendOptions, BackendType, hookimpl
+from siltstone.volume.descriptors import above_standard
 from siltstone_plugins import _statx
 from siltstone_plugins._creation import Creation
 from siltstone_plugins._failures import check_range, failed, in_use, not_opened, refuse_writing
@@ -256,7 +257,8 @@ def _open_existing(rest: str, path: str, options: BackendOptions) -> int:
     if options.create and options.exclusive:
         raise AlreadyExistsError(f"{rest} exists already; it was not touched", url=rest)
     # Not to wait for the other end where a FIFO has taken the file's place since.
-    descriptor = os.open(path, (os.O_RDONLY if options.read_only else os.O_RDWR) | os.O_NONBLOCK | FLAGS)
+    flags = (os.O_RDONLY if options.read_only else os.O_RDWR) | os.O_NONBLOCK | FLAGS
+    descriptor = above_standard(os.open(path, flags))
     try:
         _check_regular(rest, os.fstat(descriptor).st_mode)
     except BaseException:

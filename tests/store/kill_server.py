@@ -29,9 +29,9 @@ def say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-def work(host: PluginHost, path: str, seed: int, first: int, shards: int) -> None:
+def work(host: PluginHost, path: str, seed: int, first: int, shards: int, workers: int) -> None:
     """Put, delete and flush until killed; operation n of a seed is always the same."""
-    store = siltstone.open(path, shards=shards, erase_block=64 * 1024, plugins=host)
+    store = siltstone.open(path, shards=shards, erase_block=64 * 1024, workers=workers, plugins=host)
     say("opened")
     random = np.random.default_rng(seed)
     number = first
@@ -43,9 +43,9 @@ def work(host: PluginHost, path: str, seed: int, first: int, shards: int) -> Non
         say(f"flushed {number}")
 
 
-def only_open(host: PluginHost, path: str) -> None:
+def only_open(host: PluginHost, path: str, workers: int) -> None:
     """Open and close: recovery, and a clean close, are what is killed."""
-    siltstone.open(path, plugins=host).close()
+    siltstone.open(path, workers=workers, plugins=host).close()
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def main() -> None:
             try:
                 say(f"started {os.getpid()}")
                 if command.pop("only_open"):
-                    only_open(host, command["path"])
+                    only_open(host, **command)
                 else:
                     work(host, **command)
             except BaseException:  # noqa: BLE001 - nothing may get past the end of the fork

@@ -103,14 +103,16 @@ def operations(seed: int, first: int, count: int):
     return made
 
 
-def one_life(victim, history, path, chance, *, number, shards):
+def one_life(victim, history, path, chance, *, number, shards, workers):
     """Let a child work and kill it; the history then holds what was acknowledged, and the rest as pending."""
     seed, first = chance.getrandbits(32), number * 10_000
-    pid = victim.start(path=str(path), seed=seed, first=first, shards=shards, only_open=False)
+    pid = victim.start(
+        path=str(path), seed=seed, first=first, shards=shards, workers=workers, only_open=False
+    )
     acknowledged = 0
     if chance.random() < 0.1:
         # While it opens the store, or makes it.
-        spin(chance, 0.03)
+        spin(chance, 0.03 if workers == 0 else 1.0)
     else:
         victim.expect("opened")
         for _flush in range(chance.randrange(8)):
@@ -125,8 +127,10 @@ def one_life(victim, history, path, chance, *, number, shards):
     return acknowledged
 
 
-@pytest.mark.parametrize(("shards", "share"), [(1, 1), (8, 1), (64, 0.2)])
-def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shards, share, rounds):
+@pytest.mark.parametrize(
+    ("shards", "workers", "share"), [(1, 0, 1), (8, 0, 1), (64, 0, 0.2), (8, 2, 0.08), (2, 1, 0.04)]
+)
+def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shards, workers, share, rounds):
     rounds = int(rounds * share)
     base = random.randrange(1 << 32)
     print(f"base of the seeds: {base}")
@@ -135,11 +139,11 @@ def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shard
         chance = random.Random(base + number)
         if number % LIVES_A_STORE == 0:
             path, history = quick_folder / f"store{number}.silt", History()
-        acknowledged += one_life(victim, history, path, chance, number=number, shards=shards)
+        acknowledged += one_life(victim, history, path, chance, number=number, shards=shards, workers=workers)
         # Recovery is killed as well, before anybody sees what it found.
         for _opening in range(chance.choice([0, 0, 0, 1, 3])):
-            pid = victim.start(path=str(path), only_open=True)
-            spin(chance, 0.04)
+            pid = victim.start(path=str(path), workers=workers, only_open=True)
+            spin(chance, 0.04 if workers == 0 else 1.0)
             victim.kill(pid)
             opened_in_vain += 1
         check(history, path, host, chance, at=f"round {number}, base {base}")
@@ -147,7 +151,8 @@ def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shard
             path.unlink(missing_ok=True)
     # Else the loop tests nothing.
     assert acknowledged > 2 * rounds
-    assert opened_in_vain > rounds // 4
+    # Of few rounds there may be none that has any.
+    assert opened_in_vain > rounds // 4 or rounds < 50
 
 
 def check(history, path, host, chance, *, at):
@@ -158,7 +163,7 @@ def check(history, path, host, chance, *, at):
         history.pending.clear()
         return
     read_only = chance.random() < 0.5
-    store = siltstone.open(path, plugins=host, read_only=read_only)
+    store = siltstone.open(path, plugins=host, workers=0, read_only=read_only)
     try:
         history.settle_as(seen_in(store), shards_of_keys(store))
         if not read_only and chance.random() < 0.5:

@@ -163,6 +163,25 @@ def test_a_lookup_that_meets_an_unfinished_change_ends(tmp_path: Path) -> None:
         assert_holds(store, range(3000))
 
 
+def test_a_worker_that_freezes_in_the_middle_of_an_answer_costs_no_more_than_the_deadline(
+    tmp_path: Path,
+) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1, worker=QUICK, **SMALL) as store:
+        store.put_many(*rows(range(100)))
+        store.flush()
+        process = store._core.shards._keepers[0].process
+        assert process is not None
+        kill(process.pid, signal.SIGSTOP)
+        # The beginning of a frame that never goes on, as it wrote it.
+        pipe = os.open(f"/proc/self/fd/{process._answering.reading}", os.O_WRONLY)
+        os.write(pipe, b"\0\0\1\0half")
+        with ends_within(1.0), pytest.raises(OutcomeUnknownError):
+            len(store)
+        os.close(pipe)
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is replaced")
+        assert_holds(store, range(100))
+
+
 # ---- opening and closing
 
 

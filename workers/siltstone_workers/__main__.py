@@ -94,5 +94,6 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     # Without the interpreter's end: threads may hang in the medium, and there is nothing to tidy.
     code = main(sys.argv[1:])
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     os._exit(code)

@@ -130,7 +130,8 @@ class Answers:
                     self._is_over = True
                     break
             try:
-                message = self._receiver.receive()
+                # What is here and no more: the process may stop, or end, in the middle of a frame.
+                message = self._receiver.receive(0.0)
                 if message is not None:
                     self._take(message)
             except (ChannelClosedError, OSError):

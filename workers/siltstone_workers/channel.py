@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from siltstone.volume.descriptors import above_standard
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import (
     BULK_HEAD_SIZE,
@@ -64,7 +65,8 @@ class Message(NamedTuple):
 
 def make_pipe() -> tuple[int, int]:
     """A pipe, as large as the system allows up to 1 MiB: (read end, write end), neither inherited."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    ends = os.pipe2(os.O_CLOEXEC)
+    reading, writing = above_standard(ends[0]), above_standard(ends[1])
     size = _PIPE_SIZE
     while size > _BUFFER_SIZE:
         try:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_STDERR: Final = 2
 
 
 def describe_exit(code: int) -> str:
@@ -36,6 +38,7 @@ def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen
             [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
             pass_fds=(*pipes, *inherited),
             cwd="/",
             env={**os.environ, "PYTHONPATH": path},
@@ -44,3 +47,12 @@ def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen
         )
     except OSError as error:
         raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error
+
+
+def _is_open(descriptor: int) -> bool:
+    """Whether there is anything under this number: a daemon may have closed its standard streams."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

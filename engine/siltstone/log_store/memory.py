@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 
 from siltstone.index.layout import layout_bytes
+from siltstone.volume.descriptors import above_standard
 from siltstone.volume.mapping import Mapping
 
 #: bytes of index a record takes at most, just after its segment grew: 8 a slot, 75 % full
@@ -80,7 +81,7 @@ def shared_memory(name: str, size: int) -> int:
     `name` is for those who look at the process from outside. Sealed against another size: a map of it can be read
     to its end whatever the other processes do.
     """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = above_standard(os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
     try:
         os.ftruncate(descriptor, size)
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
