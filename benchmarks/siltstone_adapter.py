@@ -34,10 +34,11 @@ class Siltstone(KVPeer):
     distributions = ("siltstone",)
     form = "array"
     note = "siltstone.open(..., workers=0), a file volume"
+    workers: int | None = 0
 
     def open(self, path: Path) -> None:
         path.mkdir(exist_ok=True)
-        self.store = siltstone.open(path / "store.silt", workers=0)
+        self.store = siltstone.open(path / "store.silt", workers=self.workers)
         get = self.store.get
         pack = SECTORS.pack
 
@@ -67,6 +68,15 @@ class Siltstone(KVPeer):
 
     def close(self) -> None:
         self.store.close()
+
+
+@register
+class SiltstoneWorkers(Siltstone):
+    """The store with a worker process for each processor, as it opens by itself."""
+
+    name = "siltstone-workers"
+    note = "siltstone.open(...), a file volume"
+    workers = None
 
 
 @register

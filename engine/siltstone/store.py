@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siltstone.core.batch import Batch
-from siltstone.core.columns import key_rows, one_key, payload_rows, to_columns
+from siltstone.core.columns import checked_columns, key_rows, one_key, packed_rows, to_columns
 from siltstone.core.core import Core
 from siltstone.core.info import StoreInfo, describe
 from siltstone.errors import ClosedError, EntryError
@@ -87,13 +87,16 @@ class Store:
         """
         core = self._open()
         kind = self._type(entry_type)
-        rows = payload_rows(kind, columns)
+        arrays = checked_columns(kind, columns)
         shards = self._writable(core)
         core.record_type(kind)
-        step = self._step(rows)
-        for start in range(0, len(rows), step):
-            stream, counts = core.router.route(kind.id, rows[start : start + step])
-            shards.append(split_by_shard(stream, counts, rows.shape[1] + ENTRY_HEADER_SIZE))
+        # Packed piece by piece: however many rows there are, this takes no more memory than the pieces on their way.
+        size = kind.payload_size or 0
+        step = self._step(size)
+        for start in range(0, len(arrays[0]), step):
+            rows = packed_rows(kind, [array[start : start + step] for array in arrays])
+            stream, counts = core.router.route(kind.id, rows)
+            shards.append(split_by_shard(stream, counts, size + ENTRY_HEADER_SIZE))
 
     # ---- asking
 
@@ -137,7 +140,7 @@ class Store:
         rows = key_rows(kind, keys)
         shards = self._writable(core)
         found = np.zeros(len(rows), bool)
-        step = self._step(rows)
+        step = self._step(rows.shape[1])
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             owners = core.router.shards_of(kind.id, part)
@@ -276,9 +279,9 @@ class Store:
         self._losses_told = losses
         return shards.loss()
 
-    def _step(self, rows: NDArray[np.uint8]) -> int:
-        """Rows that are routed at once: few enough for one journal, should they all be one shard's."""
-        fitting: int = _BYTES_AT_ONCE // (rows.shape[1] + 3)
+    def _step(self, size: int) -> int:
+        """Rows of `size` bytes that are routed at once: few enough for one journal, should they all be one shard's."""
+        fitting: int = _BYTES_AT_ONCE // (size + 3)
         return max(1, min(_ROWS_A_SHARD * self._shards, fitting))
 
     def _type(self, name: str | None) -> EntryType:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 def payload_rows(entry_type: EntryType, columns: Sequence[ArrayLike]) -> NDArray[np.uint8]:
     """The payloads of n records as (n, size) uint8, from one array a field; a copy."""
+    return packed_rows(entry_type, checked_columns(entry_type, columns))
+
+
+def checked_columns(entry_type: EntryType, columns: Sequence[ArrayLike]) -> list[NDArray[Any]]:
+    """One array for each field of n records, all of one length; those that fit already are not copied."""
     dtype = entry_type.dtype
     if dtype is None or dtype.names is None:
         raise EntryError(
@@ -37,10 +42,17 @@ def payload_rows(entry_type: EntryType, columns: Sequence[ArrayLike]) -> NDArray
     if any(len(array) != count for array in arrays):
         lengths = ", ".join(f"{name} {len(array)}" for name, array in zip(dtype.names, arrays, strict=True))
         raise EntryError(f"{entry_type.name}: the arrays differ in length: {lengths}", type=entry_type.name)
-    rows = np.empty(count, dtype)
+    return arrays
+
+
+def packed_rows(entry_type: EntryType, arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
+    """The payloads of records whose fields have been checked, as (n, size) uint8; a copy."""
+    dtype = entry_type.dtype
+    assert dtype is not None and dtype.names is not None
+    rows = np.empty(len(arrays[0]), dtype)
     for name, array in zip(dtype.names, arrays, strict=True):
         rows[name] = array
-    return rows.view(np.uint8).reshape(count, dtype.itemsize)
+    return rows.view(np.uint8).reshape(len(rows), dtype.itemsize)
 
 
 def key_rows(entry_type: EntryType, keys: ArrayLike) -> NDArray[np.uint8]:
