@@ -136,7 +136,7 @@ def test_without_an_interpreter_the_opening_says_so(tmp_path: Path, monkeypatch:
     for executable in ("", None, str(tmp_path / "nowhere")):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", executable)
-            with pytest.raises(WorkerError, match="interpreter|could not be started"):
+            with pytest.raises(WorkerError, match=r"interpreter|could not be started"):
                 siltstone.open(tmp_path / "store.silt", workers=2, **SMALL)
     assert shared_memory() == []
     siltstone.open(tmp_path / "store.silt", workers=2).close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from store_records import hashes
 
+from siltstone.errors import OutcomeUnknownError
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 
@@ -51,3 +52,11 @@ def program(source: str, *arguments: str, **options: object) -> subprocess.Popen
         text=True,
         **options,
     )
+
+
+def settle(store: siltstone.Store) -> None:
+    """Hear what was lost, once: after that a flush flushes."""
+    try:
+        store.flush()
+    except OutcomeUnknownError:
+        store.flush()

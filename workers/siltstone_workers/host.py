@@ -62,7 +62,7 @@ class ProcessHost(ShardHost):
         self._url = hosting.volume.backend.url
         self._shards = hosting.volume.superblock.shards
         self._progress = hosting.opening.progress
-        self._consuming = Consuming(hosting.opening.others, self.deadline)
+        self.consuming = Consuming(hosting.opening.others, self.deadline)
         self._changed = threading.Condition(threading.RLock())
         self._found: dict[Keeper, Sequence[JournalRecovery]] = {}
         self._replays: dict[Keeper, tuple[int, int, int]] = {}
@@ -81,13 +81,13 @@ class ProcessHost(ShardHost):
                 what=self._url,
                 state="not shared",
             )
-        self.publisher = Publisher(hosting.volume)
         self._away: MappedIndex = AwayIndex(hosting.opening.types, hosting.volume.superblock.uuid)
         self._indexes: list[MappedIndex] = [self._away] * self._shards
         self._keepers = [
             Keeper(number, WorkerPlace(hosting, number, hosting.workers, handover), self)
             for number in range(hosting.workers)
         ]
+        self.publisher = Publisher(hosting.volume)
         atexit.register(self._leave)
         try:
             self._open()
@@ -100,8 +100,8 @@ class ProcessHost(ShardHost):
             keeper.start()
         with self._changed:
             while self._opening_error is None and not self._opened:
-                self._changed.wait()
-                self._consuming.check()
+                self._changed.wait(self.consuming.patience)
+                self.consuming.check()
             if self._opening_error is not None:
                 error = self._opening_error.to_keep()
                 raise error
@@ -163,10 +163,6 @@ class ProcessHost(ShardHost):
             if lost and not process.is_mourned:
                 process.is_mourned = True
                 self.lost(process.unknown())
-
-    def consume(self, shard: int, entries: memoryview) -> None:
-        """Hand entries without a key to their consumers."""
-        self._consuming.take(shard, entries)
 
     def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
         """Add up how far the replays are, for whoever asked."""
@@ -394,6 +390,7 @@ class ProcessHost(ShardHost):
         self.publisher.close()
         for keeper in self._keepers:
             keeper.place.release()
-        self._indexes = []
+        # Without those of the workers; a keeper that a consumer held may still come to say that its worker is away.
+        self._indexes = [self._away] * self._shards
         if gone:
             self.volume.backend.reclaim()
