@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from store_records import assert_holds, digest, info, rows
-from worker_calls import SMALL, ends_within, keys_of, program
+from worker_calls import SMALL, ends_within, keys_of, program, settle
 from worker_stores import all_serve, is_running, kill, pids, until, workers_of
 
 import siltstone
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICK = siltstone.WorkerOptions(deadline=1.0)
-
-
-def settle(store: siltstone.Store) -> None:
-    """Hear what was lost, once: after that a flush flushes."""
-    try:
-        store.flush()
-    except OutcomeUnknownError:
-        store.flush()
 
 
 def test_a_frozen_worker_is_replaced_and_nothing_flushed_is_lost(tmp_path: Path) -> None:

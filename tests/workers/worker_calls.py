@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from store_records import hashes
 
+from siltstone.errors import OutcomeUnknownError
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 
@@ -24,12 +25,16 @@ SMALL = {"erase_block": 64 * 1024}
 SLACK_S = 20.0
 
 
+def router_of(store: siltstone.Store) -> Router:
+    """What says which shard a key is in, made from what the store says of itself."""
+    told = store.info()
+    return Router(KeyTypes({2: (0, 32)}), bytes.fromhex(told.uuid.replace("-", "")), told.shards)
+
+
 def keys_of(store: siltstone.Store, worker: int, workers: int, count: int) -> list[int]:
     """Numbers of records that belong to the shards of one worker."""
-    told = store.info()
-    router = Router(KeyTypes({2: (0, 32)}), bytes.fromhex(told.uuid.replace("-", "")), told.shards)
     numbers = np.arange(count * workers * 4)
-    shards = router.shards_of(2, hashes(numbers))
+    shards = router_of(store).shards_of(2, hashes(numbers))
     return numbers[shards % workers == worker][:count].tolist()
 
 
@@ -51,3 +56,11 @@ def program(source: str, *arguments: str, **options: object) -> subprocess.Popen
         text=True,
         **options,
     )
+
+
+def settle(store: siltstone.Store) -> None:
+    """Hear what was lost, once: after that a flush flushes."""
+    try:
+        store.flush()
+    except OutcomeUnknownError:
+        store.flush()

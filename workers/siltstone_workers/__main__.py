@@ -72,6 +72,8 @@ def tell(events: Sender, error: BaseException) -> int:
         events.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), error_to_wire(error)])
     except (ChannelClosedError, OSError, ValueError):
         return _OVER
+    except MemoryError:
+        pass  # not even for that; its end says enough
     return _FAILED
 
 

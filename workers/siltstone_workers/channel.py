@@ -38,6 +38,7 @@ __all__ = [
     "SilentError",
     "frame_limit",
     "make_pipe",
+    "make_pipes",
     "pipe_size",
 ]
 
@@ -77,6 +78,19 @@ def make_pipe() -> tuple[int, int]:
         else:
             break
     return reading, writing
+
+
+def make_pipes(count: int) -> list[tuple[int, int]]:
+    """So many pipes, or none where the system does not give all of them."""
+    made: list[tuple[int, int]] = []
+    try:
+        while len(made) < count:
+            made.append(make_pipe())
+    except BaseException:
+        for end in (end for pipe in made for end in pipe):
+            os.close(end)
+        raise
+    return made
 
 
 def pipe_size(descriptor: int) -> int:

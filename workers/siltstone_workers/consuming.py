@@ -26,6 +26,8 @@ class Consuming:
         self._others = others
         self._deadline = deadline
         self._since: dict[int, float] = {}
+        #: how often to look whether one takes too long [seconds]
+        self.patience = max(deadline, 0.0) / 4
 
     def take(self, shard: int, entries: memoryview) -> None:
         """Give packed entries to their consumers; PluginError where one fails."""
@@ -38,6 +40,11 @@ class Consuming:
             others(split(entries))
         finally:
             del self._since[thread]
+
+    def holds(self, thread: int | None) -> bool:
+        """Whether a call in this thread takes longer than it may."""
+        since = None if thread is None else self._since.get(thread)
+        return since is not None and time.monotonic() - since > self._deadline
 
     def check(self) -> None:
         """PluginError where a call of a consumer takes longer than it may; it cannot be ended, only left."""

@@ -57,7 +57,7 @@ class ProcessHost(ShardHost):
         self._url = hosting.volume.backend.url
         self._shards = hosting.volume.superblock.shards
         self._progress = hosting.opening.progress
-        self._consuming = Consuming(hosting.opening.others, self.deadline)
+        self.consuming = Consuming(hosting.opening.others, self.deadline)
         self._changed = threading.Condition(threading.RLock())
         self._found: dict[Keeper, Sequence[JournalRecovery]] = {}
         self._replays: dict[Keeper, tuple[int, int, int]] = {}
@@ -74,7 +74,6 @@ class ProcessHost(ShardHost):
                 what=self._url,
                 state="not shared",
             )
-        self.publisher = Publisher(hosting.volume)
         self._lookups = Lookups(
             self._shards,
             hosting.opening.types,
@@ -87,6 +86,7 @@ class ProcessHost(ShardHost):
             for number in range(hosting.workers)
         ]
         self._sharing: Sharing | None = None
+        self.publisher = Publisher(hosting.volume)
         atexit.register(self._leave)
         try:
             self._open()
@@ -100,8 +100,8 @@ class ProcessHost(ShardHost):
             keeper.start()
         with self._changed:
             while self._opening_error is None and not self._opened:
-                self._changed.wait()
-                self._consuming.check()
+                self._changed.wait(self.consuming.patience)
+                self.consuming.check()
             if self._opening_error is not None:
                 error = self._opening_error.to_keep()
                 raise error
@@ -165,10 +165,6 @@ class ProcessHost(ShardHost):
             if lost and not process.is_mourned:
                 process.is_mourned = True
                 self.lost(process.unknown())
-
-    def consume(self, shard: int, entries: memoryview) -> None:
-        """Hand entries without a key to their consumers."""
-        self._consuming.take(shard, entries)
 
     def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
         """Add up how far the replays are, for whoever asked."""

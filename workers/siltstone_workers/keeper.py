@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.volume.volume import Volume
     from siltstone_workers.channel import Message
+    from siltstone_workers.consuming import Consuming
     from siltstone_workers.ledger import Ledger
     from siltstone_workers.place import WorkerPlace
     from siltstone_workers.publisher import Publisher
@@ -40,6 +41,8 @@ DEATHS_MAX: Final = 3
 _PAUSES: Final = (0.0, 0.2, 1.0)
 #: how long the kernel may take to end a process that was killed [seconds]
 _END_SECONDS: Final = 5.0
+#: how often a thread that does not end is looked after [seconds]
+_LOOK_SECONDS: Final = 0.1
 #: how long a worker's program may take to start, however short the deadline of requests is [seconds]
 _START_SECONDS: Final = 30.0
 
@@ -58,6 +61,7 @@ class Household(Protocol):
 
     volume: Volume
     publisher: Publisher
+    consuming: Consuming
     deadline: float
 
     def has_recovered(self, keeper: Keeper, found: Sequence[JournalRecovery]) -> None:
@@ -71,9 +75,6 @@ class Household(Protocol):
 
     def mourn(self, process: WorkerProcess) -> None:
         """A process has ended: what it had not flushed may be lost."""
-
-    def consume(self, shard: int, entries: memoryview) -> None:
-        """Entries without a key were met in a replay."""
 
     def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
         """How far the replay of a worker is."""
@@ -141,9 +142,7 @@ class Keeper:
             process.tell(Kind.EXIT)
             if not process.wait(patience):
                 process.kill("it did not end when it was told to")
-        if self._thread.is_alive():
-            self._thread.join()
-        return self.is_gone
+        return self._has_ended(process)
 
     def kill(self) -> bool:
         """End the worker at once, and the thread; False where the process could not be ended."""
@@ -151,8 +150,14 @@ class Keeper:
         process = self.process
         if process is not None:
             process.kill("the store was abandoned")
-        if self._thread.is_alive():
-            self._thread.join()
+        return self._has_ended(process)
+
+    def _has_ended(self, process: WorkerProcess | None) -> bool:
+        """Whether the process is gone, once the thread has ended; one that a consumer holds is left behind."""
+        while self._thread.is_alive():
+            if self._household.consuming.holds(self._thread.ident):
+                return process is None or process.wait(_END_SECONDS)
+            self._thread.join(_LOOK_SECONDS)
         return self.is_gone
 
     # ---- the thread
@@ -233,6 +238,9 @@ class Keeper:
         self.ledgers = self.place.prepare()
         self.process = WorkerProcess(self.number, household.deadline, self.place.inherited(), self.ledgers)
         process = self.process
+        if self._closing.is_set():
+            # Whoever closes may have looked for a process to end before this one was there.
+            raise ClosedError("the store is closed", what="store")
         process.tell(Kind.HELLO, PROTOCOL_VERSION, bulk=self.place.configuration().to_bulk())
         self._greeted(self._next(process))
         found = recoveries_from_wire(
@@ -305,7 +313,7 @@ class Keeper:
             self._ledger(shard)
             if message.bulk is None:
                 raise ProtocolError("ENTRIES without bulk", rule="bulk", value=None)
-            self._household.consume(shard, message.bulk)
+            self._household.consuming.take(shard, message.bulk)
             process.tell(Kind.CREDIT, len(message.bulk))
         elif kind == Kind.READY:
             # Its last words: why it ends.

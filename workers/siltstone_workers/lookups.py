@@ -48,6 +48,7 @@ class Lookups:
         self._indexes: list[MappedIndex] = [self._away] * shards
         self._keeper_of = keeper_of
         self._deadline = deadline
+        self._is_closed = False
         self._reader: Reader | None = None
         self._stuck_since: dict[int, tuple[float, float]] = {}
 
@@ -75,6 +76,8 @@ class Lookups:
 
     def renew(self, pending: Mapping[int, Pending]) -> None:
         """Make the reader of what is there now, and of what is on its way there."""
+        if self._is_closed:
+            return
         indexes = tuple(self._indexes)
         self._reader = Reader(
             indexes,
@@ -84,8 +87,10 @@ class Lookups:
 
     def close(self) -> None:
         """Let go of everything, with the last lookup that runs."""
+        # A keeper that was held up may still come to say that its worker is away.
+        self._is_closed = True
         self._reader = None
-        self._indexes = []
+        self._indexes = [self._away] * len(self._indexes)
 
     def _stuck(self, shard: int, index: MappedIndex) -> None:
         """A lookup met a change in this index that goes on for long: look again, unless its worker is away or hangs."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
-from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipe
+from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipes
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
-from siltstone_workers.starting import describe_exit
+from siltstone_workers.starting import describe_exit, identify
 from siltstone_workers.starting import start_worker as _start
 
 if TYPE_CHECKING:
@@ -70,11 +70,12 @@ class WorkerProcess:
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
-        requests, events, answers = make_pipe(), make_pipe(), make_pipe()
+        requests, events, answers = make_pipes(3)
         self._requests = Sender(requests[1], silence=deadline)
         self._events, answering = Receiver(events[0]), Receiver(answers[0])
         try:
             self._process = _start([requests[0], events[1], answers[1]], inherited)
+            self._pidfd = identify(self._process)
         except BaseException:
             for end in (self._requests, self._events, answering):
                 end.close()
@@ -84,7 +85,6 @@ class WorkerProcess:
                 os.close(theirs)
         self._credit = self._requests.window
         self.pid: int = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
         self._poll = select.poll()
         self._poll.register(self._events.reading, select.POLLIN)
         self._poll.register(self._pidfd, select.POLLIN)

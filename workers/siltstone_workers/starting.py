@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 _STDERR: Final = 2
 
 
+def identify(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that is readable once a process is gone; where there is none to be had, the process is ended."""
+    try:
+        return os.pidfd_open(process.pid)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+
+
 def describe_exit(code: int) -> str:
     """How a process ended, for people."""
     if code >= 0:
@@ -31,8 +41,6 @@ def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen
     """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
     if not sys.executable:
         raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
-    # The same modules, wherever the caller found them, and whatever directory it is in by now.
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "siltstone_workers", *map(str, pipes), str(os.getpid())],
@@ -41,12 +49,27 @@ def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
             pass_fds=(*pipes, *inherited),
             cwd="/",
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(module_path())},
             # Not in the terminal's group: its interrupt is for the caller.
             start_new_session=True,
         )
     except OSError as error:
         raise WorkerError(f"a worker could not be started: {error}", cause=str(error)) from error
+
+
+def module_path() -> list[str]:
+    """Where the caller finds its modules: absolute, whatever directory it is in by now."""
+    found: dict[str, None] = {}
+    for entry in sys.path:
+        # What is relative is where modules were found first, also after the caller has gone elsewhere.
+        finder = sys.path_importer_cache.get(entry)
+        known = getattr(finder, "path", None)
+        # The current directory may have been removed.
+        with suppress(OSError):
+            if isinstance(known, str):
+                found[str(Path(known).absolute())] = None
+            found[str(Path(entry).absolute())] = None
+    return list(found)
 
 
 def _is_open(descriptor: int) -> bool:
