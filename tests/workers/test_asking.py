@@ -35,7 +35,7 @@ class Nobody:
 
 @contextmanager
 def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
-    def start(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    def start(pipes: list[int], inherited: Sequence[int], *_path: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-S", "-c", LISTENER, *map(str, pipes)], pass_fds=(*pipes, *inherited)
         )

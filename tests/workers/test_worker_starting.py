@@ -8,14 +8,12 @@ import random
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fake_distributions import Site, entry_type_source
 from store_records import digest, info
 from worker_calls import SMALL, ends_within
-from worker_stores import all_serve, kill, pids, shared_memory, until, workers_of
+from worker_stores import all_serve, pids, shared_memory, until, workers_of
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError
@@ -26,6 +24,7 @@ from siltstone_workers.messages import PROTOCOL_VERSION, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 # ---- programs
 
@@ -112,26 +111,6 @@ def test_no_medium_is_under_the_number_of_a_standard_stream(
     assert done.returncode == 0
 
 
-def test_a_relative_path_of_modules_is_found_from_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    site = Site(Path("lib"))
-    try:
-        site.add("relative-one", "1", {"relative": entry_type_source(200, "relative")})
-        with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store:
-            (tmp_path / "elsewhere").mkdir()
-            monkeypatch.chdir(tmp_path / "elsewhere")
-            store.put(info(1))
-            store.flush()
-            kill(pids(store)[0])
-            until(lambda: store.workers()[0].restarts and all_serve(store), "it is started from there")
-            assert store.get(digest(1)) == info(1)
-    finally:
-        monkeypatch.chdir(tmp_path)
-        site.remove()
-
-
 def test_without_an_interpreter_the_opening_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for executable in ("", None, str(tmp_path / "nowhere")):
         with monkeypatch.context() as patch:
@@ -178,7 +157,7 @@ FAKE = (
 def test_a_worker_that_is_none_costs_the_opening_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: bytes, answers: bytes, stays: bool
 ) -> None:
-    def start(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
+    def start(pipes: list[int], inherited: Sequence[int], *_path: Any) -> subprocess.Popen[bytes]:
         fake = [*map(str, pipes), events.hex(), answers.hex(), "stay" if stays else "end"]
         return subprocess.Popen([sys.executable, "-S", "-c", FAKE, *fake], pass_fds=(*pipes, *inherited))
 

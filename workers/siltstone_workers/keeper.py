@@ -236,8 +236,9 @@ class Keeper:
             volume.flush()
             volume.begin_epoch(self.shards)
         self.ledgers = self.place.prepare()
-        self.process = WorkerProcess(self.number, household.deadline, self.place.inherited(), self.ledgers)
-        process = self.process
+        place = self.place
+        process = WorkerProcess(self.number, household.deadline, place.inherited(), self.ledgers, place.path)
+        self.process = process
         if self._closing.is_set():
             # Whoever closes may have looked for a process to end before this one was there.
             raise ClosedError("the store is closed", what="store")

@@ -11,6 +11,7 @@ from siltstone.shard.opening import index_size
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.ledger import Ledger
 from siltstone_workers.memory import WorkerMemory
+from siltstone_workers.starting import module_path
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -33,6 +34,8 @@ class WorkerPlace:
         self.shards = tuple(range(number, hosting.volume.superblock.shards, count))
         self.clean = hosting.clean
         self.consumed = hosting.opening.consumed
+        #: where modules are found at the opening: a worker that is started again later needs the same
+        self.path = module_path()
         self._memory: WorkerMemory | None = None
         # Whether the medium can be mapped is the same for every part of it.
         self._mirrored = hosting.volume.backend.map(0, 4096) is None

@@ -49,10 +49,16 @@ class WorkerProcess:
     :param deadline: how long an answer may take [seconds]
     :param inherited: descriptors that it gets
     :param ledgers: of its shards, by their numbers
+    :param path: where it finds its modules; None: where this process does now
     """
 
     def __init__(
-        self, number: int, deadline: float, inherited: Sequence[int], ledgers: Mapping[int, Ledger]
+        self,
+        number: int,
+        deadline: float,
+        inherited: Sequence[int],
+        ledgers: Mapping[int, Ledger],
+        path: Sequence[str] | None = None,
     ) -> None:
         self.number = number
         self.deadline = deadline
@@ -74,7 +80,7 @@ class WorkerProcess:
         self._requests = Sender(requests[1], silence=deadline)
         self._events, answering = Receiver(events[0]), Receiver(answers[0])
         try:
-            self._process = _start([requests[0], events[1], answers[1]], inherited)
+            self._process = _start([requests[0], events[1], answers[1]], inherited, path)
             self._pidfd = identify(self._process)
         except BaseException:
             for end in (self._requests, self._events, answering):

@@ -37,8 +37,13 @@ def describe_exit(code: int) -> str:
     return f"it was ended by signal {-code}"
 
 
-def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again."""
+def start_worker(
+    pipes: list[int], inherited: Sequence[int], path: Sequence[str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m siltstone_workers``: a program of its own, so that nothing of the caller's runs again.
+
+    :param path: where it finds its modules; None: where this process does now
+    """
     if not sys.executable:
         raise WorkerError("this program has no Python interpreter to start workers with; open with workers=0")
     try:
@@ -49,7 +54,7 @@ def start_worker(pipes: list[int], inherited: Sequence[int]) -> subprocess.Popen
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
             pass_fds=(*pipes, *inherited),
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(module_path())},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(module_path() if path is None else path)},
             # Not in the terminal's group: its interrupt is for the caller.
             start_new_session=True,
         )
