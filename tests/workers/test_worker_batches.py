@@ -122,7 +122,9 @@ def test_batches_are_whole_whatever_happens_to_their_worker(tmp_path: Path, full
                 kill(pid, number)
             except ProcessLookupError:
                 return
-            until(lambda: not is_running(pid), "it is gone, or its deadline ended it")
+            # Noticed as well: else the next life would begin before this one has ended.
+            until(lambda: store.workers()[worker].pid != pid, "it is gone, or its deadline ended it")
+            assert not is_running(pid)
 
         try:
             for life in range(lives):

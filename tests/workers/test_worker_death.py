@@ -211,7 +211,9 @@ def test_whatever_is_killed_no_flushed_write_is_lost_and_no_answer_invented(
                 until(lambda before=flushes: have_flushed(before), f"everybody flushed before death {death}")
                 victim = chance.choice(pids(store))
                 kill(victim)
-                until(lambda pid=victim: not is_running(pid), "it is gone")
+                # Noticed as well: else it would still count as serving before the next death.
+                until(lambda pid=victim: pid not in pids(store), "it is gone")
+                assert not is_running(victim)
         finally:
             over.set()
         for result in results:
