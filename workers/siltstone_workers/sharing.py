@@ -15,6 +15,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from siltstone.errors import WorkerError
+from siltstone.volume.descriptors import above_standard
 from siltstone_workers.frames import pack_value
 
 if TYPE_CHECKING:
@@ -35,6 +37,11 @@ _CREDENTIALS: Final = struct.Struct("3i")
 def address(uuid: bytes) -> str:
     """Where the readers of a volume find whoever has it open."""
     return f"\0siltstone-{uuid.hex()}"
+
+
+def _listening_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    return socket.socket(fileno=above_standard(made.detach()))
 
 
 def peer_user(connection: socket.socket) -> int:
@@ -73,8 +80,16 @@ class Sharing:
 
     def __init__(self, uuid: bytes, describe: Callable[[], tuple[dict[str, Any], list[Keeper]]]) -> None:
         self._describe = describe
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self._wake_reading, self._wake_writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            self._listening = _listening_socket()
+            try:
+                ends = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            except BaseException:
+                self._listening.close()
+                raise
+        except OSError as error:
+            raise WorkerError(f"readers cannot be let in: {error.strerror}", cause=str(error)) from error
+        self._wake_reading, self._wake_writing = map(above_standard, ends)
         self._readers: set[socket.socket] = set()
         self._over = False
         try:
@@ -100,7 +115,7 @@ class Sharing:
     # ---- the thread
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        with selectors.PollSelector() as selector:
             selector.register(self._wake_reading, selectors.EVENT_READ)
             if self._listening.fileno() >= 0:
                 selector.register(self._listening, selectors.EVENT_READ)
