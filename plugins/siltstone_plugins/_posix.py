@@ -84,6 +84,11 @@ class DescriptorBackend(Backend):
             self._descriptors.keep_lock = True
             return Handover((self._descriptor,), {"path": self._path})
 
+    def identity(self) -> str | None:
+        with self._descriptors:
+            status = os.fstat(self._descriptor)
+            return f"{status.st_dev}:{status.st_ino}:{status.st_rdev}"
+
     def reclaim(self) -> None:
         self._descriptors.keep_lock = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -235,3 +236,16 @@ def test_another_user_is_let_in_by_nobody(tmp_path: Path) -> None:
                 data, descriptors, _flags, _address = socket.recv_fds(reader, 1 << 17, 16)
             os._exit(0 if b"another user" in data and not descriptors else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_indexes_of_a_copy_are_not_taken_for_ones_own(tmp_path: Path) -> None:
+    original, copy = tmp_path / "store.silt", tmp_path / "copy.silt"
+    with siltstone.open(original, workers=0) as store:
+        store.put_many(*rows(range(100)))
+    shutil.copy(original, copy)
+    with writer(original) as other, siltstone.open(copy, workers=0):
+        other.do("put", 100, 200, 0)
+        with pytest.raises(LockedError):
+            siltstone.open(copy, read_only=True)
+        with siltstone.open(original, read_only=True) as store:
+            assert_holds(store, range(200))

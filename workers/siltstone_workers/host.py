@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from siltstone.shard.changes import JournalEnd
     from siltstone.shard.figures import ShardFigures
     from siltstone_workers.answers import Answer
+    from siltstone_workers.memory import WorkerMemory
     from siltstone_workers.process import WorkerProcess
 
 
@@ -141,9 +142,9 @@ class ProcessHost(ShardHost):
             self._renew_reader()
             self._changed.notify_all()
 
-    def _describe(self) -> tuple[dict[str, Any], list[Keeper]]:
+    def _describe(self) -> tuple[dict[str, Any], list[WorkerMemory]]:
         with self._changed:
-            return describe(self._keepers, self._lookups.is_shown)
+            return describe(self._keepers, self._lookups.is_shown, self.volume.backend.identity())
 
     def _renew_reader(self) -> None:
         if self._opened:

@@ -69,7 +69,14 @@ class JoinedShards(OpenShards):
         self._told: dict[str, Any] = {}
         self._reader: Reader | None = None
         self._indexes: tuple[MappedIndex, ...] = ()
-        self._take(*self._receive())
+        told, descriptors = self._receive()
+        mine = joining.volume.backend.identity()
+        if mine is None or told.get("medium") != mine:
+            # A copy of the volume, with the same uuid: its indexes would answer for other records.
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise ConnectionRefusedError
+        self._take(told, descriptors)
         connection.settimeout(None)
         self._thread = threading.Thread(target=self._listen, name="siltstone-joined", daemon=True)
         self._thread.start()

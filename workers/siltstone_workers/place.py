@@ -81,10 +81,10 @@ class WorkerPlace:
         assert self._memory is not None
         return (self._memory.index, self._memory.mirrors, *self._handover.descriptors)
 
-    def shared(self) -> tuple[int, int]:
-        """The descriptors of the memory that readers look into: indexes, mirrors."""
+    def shared(self) -> WorkerMemory:
+        """The memory that readers look into; its descriptors stay open as long as somebody has this."""
         assert self._memory is not None
-        return self._memory.index, self._memory.mirrors
+        return self._memory
 
     def describe(self) -> dict[str, Any]:
         """What a reader in another process needs to look into that memory."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from siltstone_workers.keeper import Keeper
+    from siltstone_workers.memory import WorkerMemory
 
 #: what both sides must have in common
 SHARING_VERSION: Final = 1
@@ -52,9 +53,9 @@ def peer_user(connection: socket.socket) -> int:
 
 
 def describe(
-    keepers: Sequence[Keeper], is_served: Callable[[int], bool]
-) -> tuple[dict[str, Any], list[Keeper]]:
-    """What readers in other processes are told, and the workers whose memory they get."""
+    keepers: Sequence[Keeper], is_served: Callable[[int], bool], medium: str | None
+) -> tuple[dict[str, Any], list[WorkerMemory]]:
+    """What readers in other processes are told, and the memory that they get, kept from being closed meanwhile."""
     serving = [keeper for keeper in keepers if is_served(keeper.shards[0])]
     workers = [
         {
@@ -68,7 +69,8 @@ def describe(
         }
         for keeper in keepers
     ]
-    return {"version": SHARING_VERSION, "workers": workers}, serving
+    memories = [keeper.place.shared() for keeper in serving]
+    return {"version": SHARING_VERSION, "medium": medium, "workers": workers}, memories
 
 
 class Sharing:
@@ -78,7 +80,9 @@ class Sharing:
     :param describe: gives the description and the workers that serve now, at one moment
     """
 
-    def __init__(self, uuid: bytes, describe: Callable[[], tuple[dict[str, Any], list[Keeper]]]) -> None:
+    def __init__(
+        self, uuid: bytes, describe: Callable[[], tuple[dict[str, Any], list[WorkerMemory]]]
+    ) -> None:
         self._describe = describe
         try:
             self._listening = _listening_socket()
@@ -154,10 +158,10 @@ class Sharing:
         self._tell(reader, selector)
 
     def _tell(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
-        description, serving = self._describe()
+        description, memories = self._describe()
         opened: list[int] = []
         try:
-            for descriptor in (each for keeper in serving for each in keeper.place.shared()):
+            for descriptor in (each for memory in memories for each in (memory.index, memory.mirrors)):
                 # Anew, for reading only: what is handed out cannot be written through. One at a time, so that those
                 # before are closed where one fails.
                 opened += [os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)]

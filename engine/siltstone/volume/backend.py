@@ -126,6 +126,13 @@ class Backend(ABC):
         """
         return None
 
+    def identity(self) -> str | None:
+        """Return what only this very medium is called on this machine, the same in every process; None: not known.
+
+        A copy of a volume bears the same uuid. Where this is None, nobody reads beside a writer.
+        """
+        return None
+
     def reclaim(self) -> None:
         """Every process that got a :meth:`hand_over` is gone: closing gives up the lock again."""
         return
