@@ -56,13 +56,16 @@ class IndexAndDict(RuleBasedStateMachine):
     def start(self, segments: int, shared: bool, journals: int) -> None:
         self.log = IndexedLog(segments, journal_bytes=journals * CLUSTER, shared=shared)
         self.held: dict[tuple[int, bytes], bytes] = {}
+        #: which journal the newest entry of each key lies in
+        self.journal_of: dict[tuple[int, bytes], int] = {}
         self.filler = 0
 
     @rule(batch=BATCH)
     def append(self, batch: list[tuple[str, int, int, int]]) -> None:
-        entries, without_key = [], 0
+        entries, without_key, touched = [], 0, set()
         for what, kind, number, value in batch:
             if what == "put":
+                touched.add((kind, key_of(kind, number)))
                 payload = payload_of(kind, number, value)
                 entries.append(entry(kind, payload))
                 self.held[kind, key_of(kind, number)] = payload
@@ -79,6 +82,8 @@ class IndexAndDict(RuleBasedStateMachine):
                     }[what]
                 )
         assert self.log.apply(packed(entries)) == without_key
+        # A batch never spans journals.
+        self.journal_of |= dict.fromkeys(touched, self.log.number)
 
     @rule(count=st.integers(50, 700))
     def append_many(self, count: int) -> None:
@@ -92,6 +97,8 @@ class IndexAndDict(RuleBasedStateMachine):
             self.held[HASH, key_of(HASH, number)] = payload
         for start in range(0, count, 300):  # a batch must fit a journal
             assert self.log.apply(packed(entries[start : start + 300])) == 0
+            part = numbers[start : start + 300]
+            self.journal_of |= {(HASH, key_of(HASH, number)): self.log.number for number in part}
 
     @rule()
     def roll(self) -> None:
@@ -102,6 +109,12 @@ class IndexAndDict(RuleBasedStateMachine):
     def get_one(self, number: int, kind: int) -> None:
         key = key_of(kind, number)
         assert self.log.get(kind, key) == self.held.get((kind, key))
+
+    @invariant()
+    def counts_what_lives_in_each_journal(self) -> None:
+        living = [self.journal_of[key] for key in self.held]
+        for number in range(len(self.log.journals)):
+            assert self.log.index.live(number) == living.count(number)
 
     @invariant()
     def says_what_the_dict_says(self) -> None:

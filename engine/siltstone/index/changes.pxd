@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from siltstone.index.layout cimport (
-    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Segment, Table,
+    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Journal, Segment, Table,
     begin_change, bucket, buckets_of, end_change, key_hash, prefetch, segment_of, store_release)
 from siltstone.index.search cimport PRESENT, Patience, read_entry, same_key
 from siltstone.index.types cimport keyed
@@ -43,6 +43,11 @@ cdef inline bint has_fingerprint(const uint64_t *one, const uint64_t *two, uint6
     return found
 
 
+cdef inline Journal *journal_of(Table *table, uint64_t slot) noexcept nogil:
+    """The journal that a slot, or a place alone, names."""
+    return &table.journals[(slot & PLACES) >> OFFSET_BITS]
+
+
 cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
     """The writer's own search: the slot that holds the key, or NULL."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
@@ -58,7 +63,7 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
         slots = bucket(table, number, segment.window, second if which else first)
         for i in range(BUCKET):
             if slots[i] and slots[i] >> PLACE_BITS == fingerprint:
-                life = table.journals[(slots[i] & PLACES) >> OFFSET_BITS].life
+                life = journal_of(table, slots[i]).life
                 if (read_entry(table, slots[i] & PLACES, life, entry, &patience) == PRESENT
                         and same_key(table, entry, kind, key, size)):
                     return &slots[i]
@@ -180,6 +185,8 @@ cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, con
     if has_fingerprint(one, two, fingerprint):
         room = find_slot(table, hashed, kind, key, size)
         if room != NULL:
+            journal_of(table, room[0]).live -= 1
+            journal_of(table, place).live += 1
             store_release(room, slot)
             return 0
     while True:
@@ -198,6 +205,7 @@ cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, con
         buckets_of(fingerprint, segment.buckets, &first, &second)
         one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
     store_release(room, slot)
+    journal_of(table, place).live += 1
     segment.records += 1
     table.header.records += 1
     return 0
@@ -206,6 +214,7 @@ cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, con
 cdef inline void remove(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
     cdef uint64_t *slot = find_slot(table, hashed, kind, key, size)
     if slot != NULL:
+        journal_of(table, slot[0]).live -= 1
         store_release(slot, 0)
         table.segments[segment_of(table, hashed)].records -= 1
         table.header.records -= 1

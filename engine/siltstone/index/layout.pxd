@@ -57,7 +57,9 @@ cdef struct Journal:
     uint64_t life               # 0: none is attached; else this number's alone, for ever
     uint64_t offset             # of its extent in the volume [bytes]
     uint64_t length
-    uint64_t reserved[2]        # to a whole cache line
+    uint64_t generation         # its extent's, and
+    uint32_t extent             # its id: with the volume's uuid they seed the seals of its clusters
+    uint32_t live               # keys whose newest entry lies in it
 
 cdef struct Segment:
     uint64_t sequence
@@ -77,7 +79,7 @@ cdef struct Header:
     uint64_t lives              # how many a journal was attached
 
 cdef enum:
-    ABI = 1                     # rises with every change of what lies in the memory, or where
+    ABI = 2                     # rises with every change of what lies in the memory, or where
     JOURNALS_AT = 4096
     TAIL_AT = 4096 + 64 * 1024
     SEGMENTS_AT = 4096 + 64 * 1024 + 4096

@@ -98,10 +98,11 @@ cdef class LogIndex(MappedIndex):
         # Last: who finds it finds all the rest.
         store_release(&header.magic, MAGIC)
 
-    def attach(self, int journal, view not None, uint64_t offset=0):
+    def attach(self, int journal, view not None, uint64_t offset=0, uint32_t extent=0, uint64_t generation=0):
         """Let places in journal number `journal` be read from `view`, the bytes of its whole extent.
 
-        `offset` says where in the volume that extent lies, for those who map it in other processes.
+        `offset` says where in the volume that extent lies, for those who map it in other processes; `extent` and
+        `generation` are its id and its life there.
         """
         cdef const uint8_t[::1] data = view
         cdef Journal *entry
@@ -114,10 +115,18 @@ cdef class LogIndex(MappedIndex):
         store_release(&entry.life, self.table.header.lives)
         entry.offset = offset
         entry.length = data.shape[0]
+        entry.extent = extent
+        entry.generation = generation
+        entry.live = 0
         entry.tail_kind = TAIL_IN_LOG
         self.set_map(journal, view, entry.life)
         end_change(&entry.sequence)
         self.drop_replaced()
+
+    def live(self, int journal):
+        """Keys whose newest entry lies in a journal."""
+        self.check_journal(journal)
+        return self.table.journals[journal].live
 
     def detach(self, int journal):
         """Forget a journal that no slot names any more."""

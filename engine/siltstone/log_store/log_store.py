@@ -111,7 +111,7 @@ class LogStore:
             mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
             view = mirror.copy
         self._numbers[extent.id] = number
-        self.index.attach(number, view, extent.offset)
+        self.index.attach(number, view, extent.offset, extent.id, extent.generation)
         return mirror or self.backend
 
     def remove(self, extent: Extent) -> None:
