@@ -77,6 +77,8 @@ class IndexedLog:
         )
         self.reader = Reader([self.index])
         self.journals: list[Any] = []
+        #: of each closed journal: its last cluster, which that is, how much of it is used
+        self.ends: list[tuple[bytes, int, int]] = []
         self.roll()
 
     def roll(self) -> None:
@@ -88,6 +90,9 @@ class IndexedLog:
             at = (2 + writer.index) * CLUSTER if place is None else place * CLUSTER
             old[at : at + writer.used] = writer.tail_bytes()
             self.index.publish_end(number, writer.index, place)
+            tail = bytearray(CLUSTER)
+            writer.tail_copy(tail)
+            self.ends.append((bytes(tail), writer.index, writer.used))
         self.number, journal, offset = self.new_journal()
         self.journals.append(journal)
         self.writer = ClusterWriter(SealKey(len(self.journals)), 1, b"", 0, 0, (0, 0))
@@ -101,6 +106,11 @@ class IndexedLog:
 
     def apply(self, stream: np.ndarray) -> int:
         """Append a packed batch and index it; how many of its entries have no key."""
+        positions = self.append(stream)
+        return self.index.apply(self.number, stream, positions)
+
+    def append(self, stream: np.ndarray) -> np.ndarray:
+        """Append a packed batch, which the index is not told of; where its entries are."""
         entries, closed = self.writer.measure(stream)
         if (2 + self.writer.index + closed + 1) * CLUSTER > self.journal_bytes:
             self.roll()
@@ -113,7 +123,16 @@ class IndexedLog:
             self.journals[-1][at : at + closed * CLUSTER] = bytes(staged)
         self.writer.take(closed)
         self.index.publish_tail(self.number, self.writer.index, self.writer.tail_view(), start)
-        return self.index.apply(self.number, stream, positions)
+        return positions
+
+    def living(self, number: int, *, keep_deletes: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+        """What counts in a closed journal, in two parts: entries and their places."""
+        tail, index, used = self.ends[number]
+        closed = bytes(self.journals[number][2 * CLUSTER : (2 + index) * CLUSTER])
+        return [
+            self.index.living(number, data, first, last_used, keep_deletes)[:2]
+            for data, first, last_used in ((closed, 0, CLUSTER), (tail, index, used))
+        ]
 
     def get(self, kind: int, key: bytes) -> bytes | None:
         return self.reader.get(kind, key)

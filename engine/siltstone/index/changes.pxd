@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from siltstone.index.layout cimport (
-    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Journal, Segment, Table,
+    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Journal, Segment, Table, Tally,
     begin_change, bucket, buckets_of, end_change, key_hash, prefetch, segment_of, store_release)
 from siltstone.index.search cimport PRESENT, Patience, read_entry, same_key
 from siltstone.index.types cimport keyed
@@ -33,6 +33,11 @@ cdef enum:
     FILL_PERCENT = 94
 
 
+cdef inline bint may_be_older(Table *table, uint64_t hashed) noexcept nogil:
+    """Whether something older than every journal may hold the key, so that its deletion must be remembered."""
+    return table.keeps_deletions
+
+
 cdef inline bint has_fingerprint(const uint64_t *one, const uint64_t *two, uint64_t fingerprint) noexcept nogil:
     """Whether a slot of two buckets may hold the fingerprint; an empty slot counts for fingerprint 0."""
     cdef int lane
@@ -48,8 +53,9 @@ cdef inline Journal *journal_of(Table *table, uint64_t slot) noexcept nogil:
     return &table.journals[(slot & PLACES) >> OFFSET_BITS]
 
 
-cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
-    """The writer's own search: the slot that holds the key, or NULL."""
+cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size,
+                                bint *deleted) noexcept nogil:
+    """The writer's own search: the slot of the key, or NULL; `deleted`: what it names is a deletion."""
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, life
@@ -58,6 +64,7 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
     cdef int which, i
     cdef Patience patience
     patience.waits = 0
+    deleted[0] = False
     buckets_of(fingerprint, segment.buckets, &first, &second)
     for which in range(2):
         slots = bucket(table, number, segment.window, second if which else first)
@@ -66,6 +73,7 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
                 life = journal_of(table, slots[i]).life
                 if (read_entry(table, slots[i] & PLACES, life, entry, &patience) == PRESENT
                         and same_key(table, entry, kind, key, size)):
+                    deleted[0] = entry[1] == TYPE_DELETE
                     return &slots[i]
     return NULL
 
@@ -170,31 +178,44 @@ cdef inline int grow(Table *table, uint64_t number, bint shared) noexcept nogil:
     return 0
 
 
+cdef inline void count_records(Table *table, uint64_t hashed, bint more) noexcept nogil:
+    """A key was put that was not here before, or is here no more."""
+    if more:
+        table.header.records += 1
+    else:
+        table.header.records -= 1
+
+
 cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size,
-                    bint shared) noexcept nogil:
-    """Make `place` the key's; 0, or -1 where the segment cannot grow any more."""
+                    bint shared, bint deletes) noexcept nogil:
+    """Make `place` the key's; 0, or -1 where the segment cannot grow any more.
+
+    :param deletes: what lies there is a deletion, which is kept since something older may have the key
+    """
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, slot = fingerprint << PLACE_BITS | place
     cdef uint64_t *one
     cdef uint64_t *two
     cdef uint64_t *room
-    cdef bint moved
+    cdef bint moved, deleted
     buckets_of(fingerprint, segment.buckets, &first, &second)
     one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
     if has_fingerprint(one, two, fingerprint):
-        room = find_slot(table, hashed, kind, key, size)
+        room = find_slot(table, hashed, kind, key, size, &deleted)
         if room != NULL:
             journal_of(table, room[0]).live -= 1
             journal_of(table, place).live += 1
             store_release(room, slot)
+            if deleted != deletes:
+                count_records(table, hashed, deleted)
             return 0
     while True:
         room = free_slot(one, two)
         if room != NULL:
             break
         # Past this fill the search for a move costs more than the memory that it saves.
-        if <uint64_t>segment.records * 100 < <uint64_t>segment.buckets * BUCKET * FILL_PERCENT:
+        if <uint64_t>segment.slots * 100 < <uint64_t>segment.buckets * BUCKET * FILL_PERCENT:
             begin_change(&segment.sequence)
             moved = make_room(table, number, segment.window, segment.buckets, first, second, &room)
             end_change(&segment.sequence)
@@ -206,18 +227,44 @@ cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, con
         one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
     store_release(room, slot)
     journal_of(table, place).live += 1
-    segment.records += 1
-    table.header.records += 1
+    segment.slots += 1
+    table.header.slots += 1
+    if not deletes:
+        count_records(table, hashed, True)
     return 0
 
 
-cdef inline void remove(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
-    cdef uint64_t *slot = find_slot(table, hashed, kind, key, size)
+cdef inline void clear(Table *table, uint64_t *slot, uint64_t hashed, bint deleted) noexcept nogil:
+    """Let a slot name nothing."""
+    journal_of(table, slot[0]).live -= 1
+    store_release(slot, 0)
+    table.segments[segment_of(table, hashed)].slots -= 1
+    table.header.slots -= 1
+    if not deleted:
+        count_records(table, hashed, False)
+
+
+cdef inline int remove(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size,
+                       bint shared) noexcept nogil:
+    """Do what a deletion at `place` says; 0, or -1 where the segment cannot grow any more."""
+    cdef bint deleted
+    cdef uint64_t *slot
+    if may_be_older(table, hashed):
+        return put(table, hashed, place, kind, key, size, shared, True)
+    slot = find_slot(table, hashed, kind, key, size, &deleted)
     if slot != NULL:
-        journal_of(table, slot[0]).live -= 1
-        store_release(slot, 0)
-        table.segments[segment_of(table, hashed)].records -= 1
-        table.header.records -= 1
+        clear(table, slot, hashed, deleted)
+    return 0
+
+
+cdef inline void count_entry(Table *table, uint64_t place, const uint8_t *entry, bint with_key) noexcept nogil:
+    """Count an entry among those of its journal."""
+    cdef Tally *tally = &table.tallies[(place & PLACES) >> OFFSET_BITS]
+    tally.entries += 1
+    if not with_key:
+        tally.keyless += 1
+    elif entry[1] == TYPE_DELETE:
+        tally.deletions += 1
 
 
 cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uint64_t *positions,
@@ -239,6 +286,7 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
         count = 0
         while count < CHUNK and at < size:
             if keyed(table, stream + at, &kind, &key, &key_size):
+                count_entry(table, place, stream + at, True)
                 entries[count] = stream + at
                 places[count] = (place & ~OFFSETS) | positions[done] if positions != NULL else place + at
                 hashes[count] = key_hash(table.k0, table.k1, kind, key, key_size)
@@ -248,6 +296,7 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
                 prefetch(bucket(table, number, table.segments[number].window, second))
                 count += 1
             else:
+                count_entry(table, place, stream + at, False)
                 others[0] += 1
                 if not table.known[stream[at + 1]] and unknown[0] < 0:
                     unknown[0] = positions[done] if positions != NULL else (place & OFFSETS) + at
@@ -256,7 +305,8 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
         for i in range(count):
             keyed(table, entries[i], &kind, &key, &key_size)
             if entries[i][1] == TYPE_DELETE:
-                remove(table, hashes[i], kind, key, key_size)
-            elif put(table, hashes[i], places[i], kind, key, key_size, shared):
+                if remove(table, hashes[i], places[i], kind, key, key_size, shared):
+                    return -1
+            elif put(table, hashes[i], places[i], kind, key, key_size, shared, False):
                 return -1
     return done

@@ -59,13 +59,13 @@ cdef struct Journal:
     uint64_t length
     uint64_t generation         # its extent's, and
     uint32_t extent             # its id: with the volume's uuid they seed the seals of its clusters
-    uint32_t live               # keys whose newest entry lies in it
+    uint32_t live               # slots that name an entry in it
 
 cdef struct Segment:
     uint64_t sequence
     uint32_t buckets
     uint32_t window
-    uint32_t records
+    uint32_t slots              # that name something
     uint32_t reserved
     uint64_t reserved2
 
@@ -74,9 +74,10 @@ cdef struct Header:
     uint64_t abi
     uint64_t segments
     uint64_t window_bytes
-    uint64_t records
+    uint64_t records            # keys that are here
     uint64_t bytes
     uint64_t lives              # how many a journal was attached
+    uint64_t slots              # that name something: a record, or a deletion that is remembered
 
 cdef enum:
     ABI = 2                     # rises with every change of what lies in the memory, or where
@@ -92,6 +93,12 @@ cdef struct Map:
     uint64_t length
     uint64_t reserved
 
+# What the writer has counted of a journal: all that was appended to it, alive or not.
+cdef struct Tally:
+    uint32_t entries
+    uint32_t deletions
+    uint32_t keyless
+
 cdef struct Table:
     Header *header
     Journal *journals
@@ -106,6 +113,8 @@ cdef struct Table:
     const uint8_t *known
     uint64_t k0
     uint64_t k1
+    Tally *tallies              # of the writer; NULL in a view
+    bint keeps_deletions
 
 
 cdef inline Py_ssize_t windows_at(Py_ssize_t segments) noexcept nogil:

@@ -10,7 +10,7 @@ import numpy as np
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
-    TAIL_IN_LOG, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
+    TAIL_IN_LOG, TYPE_DELETE, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
     load_relaxed, prefetch, segment_of, shard_of, unchanged)
 from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
@@ -224,7 +224,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         found = search(query, shards[i], hashes[i], query.keys + i * size, entry)
         if found > PRESENT:
             return False
-        fill(query, i, found == PRESENT, entry)
+        fill(query, i, found == PRESENT and entry[1] != TYPE_DELETE, entry)
     return True
 
 
@@ -245,7 +245,7 @@ cdef void get_guarded(void *argument) noexcept nogil:
             query.done = 1
             return
     if search(query, shard, hashed, query.keys, query.entry) <= PRESENT:
-        query.flags[0] = query.stop == PRESENT
+        query.flags[0] = query.stop == PRESENT and query.entry[1] != TYPE_DELETE
         query.done = 1
 
 

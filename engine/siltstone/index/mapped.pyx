@@ -55,6 +55,8 @@ cdef class MappedIndex:
         self.table.segment_mask = segments - 1
         self.table.window_bytes = window_bytes
         self.table.maps = self.maps
+        self.table.tallies = NULL
+        self.table.keeps_deletions = False
         self.table.key_offset = types.offset
         self.table.key_size = types.size
         self.table.known = types.known

@@ -9,7 +9,7 @@ from libc.string cimport memcmp, memcpy
 
 from siltstone.index.layout cimport (
     BUCKET, CLUSTER, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS, TAIL_IN_LOG,
-    TAIL_IN_MEMORY, Journal, Map, Segment, Table, bucket, buckets_of, load_acquire, load_byte, load_half,
+    TAIL_IN_MEMORY, TYPE_DELETE, Journal, Map, Segment, Table, bucket, buckets_of, load_acquire, load_byte, load_half,
     load_relaxed, segment_of, unchanged, wait_a_moment)
 
 ctypedef enum Found:
@@ -87,6 +87,9 @@ cdef inline Found read_entry(Table *table, uint64_t place, uint64_t life, uint8_
 
 
 cdef inline bint same_key(Table *table, const uint8_t *entry, int kind, const uint8_t *key, int size) noexcept nogil:
+    """Whether an entry puts this key, or deletes it."""
+    if entry[1] == TYPE_DELETE:
+        return entry[0] == 3 + size and entry[2] == kind and memcmp(entry + 3, key, size) == 0
     return (entry[1] == kind and entry[0] >= 2 + table.key_offset[kind] + size
             and memcmp(entry + 2 + table.key_offset[kind], key, size) == 0)
 
@@ -98,7 +101,10 @@ cdef inline bint fits(Table *table, uint64_t buckets) noexcept nogil:
 
 cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size, uint8_t *out,
                          Patience *patience) noexcept nogil:
-    """Any reader's search: PRESENT with the entry in `out` (256 bytes), ABSENT, or why neither is known."""
+    """Any reader's search: PRESENT with the entry in `out` (256 bytes), ABSENT, or why neither is known.
+
+    The entry that is PRESENT may be a deletion, where deletions are remembered.
+    """
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, seen, buckets, window, slot, life

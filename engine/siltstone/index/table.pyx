@@ -22,8 +22,9 @@ from siltstone.index.layout import JOURNAL_BYTES_MAX
 from siltstone.index.changes cimport apply_run, find_slot
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
-    ABI, BUCKET, CLUSTER, MAGIC, OFFSET_BITS, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
-    TAIL_IN_SLOT, Header, Journal, Table, begin_change, end_change, key_hash, store_release)
+    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
+    TAIL_IN_SLOT, Header, Journal, Table, Tally, begin_change, end_change, key_hash, store_release)
+from siltstone.index.living cimport Living, drop_run, living_run, move_run
 from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.types cimport KeyTypes, check_key
 
@@ -59,11 +60,35 @@ cdef void contains_guarded(void *argument) noexcept nogil:
     cdef Contains *query = <Contains *>argument
     cdef const uint8_t *key
     cdef uint64_t hashed
+    cdef bint deleted
     cdef Py_ssize_t i
     for i in range(query.count):
         key = query.keys + i * query.key_size
         hashed = key_hash(query.table.k0, query.table.k1, query.kind, key, query.key_size)
-        query.flags[i] = find_slot(query.table, hashed, query.kind, key, query.key_size) != NULL
+        query.flags[i] = (find_slot(query.table, hashed, query.kind, key, query.key_size, &deleted) != NULL
+                          and not deleted)
+
+
+cdef struct Look:
+    Table *table
+    const uint8_t *clusters
+    Py_ssize_t count
+    Py_ssize_t last_used
+    uint64_t place
+    bint keep_deletes
+    Living living
+
+
+cdef void living_guarded(void *argument) noexcept nogil:
+    cdef Look *look = <Look *>argument
+    cdef const uint8_t *cluster
+    cdef Py_ssize_t i, used
+    for i in range(look.count):
+        cluster = look.clusters + i * CLUSTER
+        used = cluster[4072] << 8 | cluster[4073]
+        if i == look.count - 1 and look.last_used < used:
+            used = look.last_used
+        living_run(look.table, cluster, used, look.place + i * CLUSTER, look.keep_deletes, &look.living)
 
 
 cdef class LogIndex(MappedIndex):
@@ -78,6 +103,7 @@ cdef class LogIndex(MappedIndex):
     """
 
     cdef bint shared
+    cdef Tally tallies[JOURNALS]
 
     def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
                  Py_ssize_t window_bytes, bint shared=False):
@@ -87,6 +113,8 @@ cdef class LogIndex(MappedIndex):
         cdef Header *header
         self.lay_out(memory, types, secret, segments, window_bytes)
         self.shared = shared
+        memset(self.tallies, 0, sizeof(self.tallies))
+        self.table.tallies = self.tallies
         header = self.table.header
         header.abi = ABI
         header.segments = segments
@@ -118,21 +146,35 @@ cdef class LogIndex(MappedIndex):
         entry.extent = extent
         entry.generation = generation
         entry.live = 0
+        memset(&self.tallies[journal], 0, sizeof(Tally))
         entry.tail_kind = TAIL_IN_LOG
         self.set_map(journal, view, entry.life)
         end_change(&entry.sequence)
         self.drop_replaced()
 
-    def live(self, int journal):
-        """Keys whose newest entry lies in a journal."""
+    @property
+    def keeps_deletions(self):
+        """Whether the index remembers deletions, since something older than its journals may hold the keys."""
+        return self.table.keeps_deletions
+
+    @keeps_deletions.setter
+    def keeps_deletions(self, bint value):
+        self.table.keeps_deletions = value
+
+    def tally(self, int journal):
+        """(entries, those of them that delete, those without a key, entries that the index names) of a journal."""
+        cdef Tally *tally
         self.check_journal(journal)
-        return self.table.journals[journal].live
+        tally = &self.tallies[journal]
+        return tally.entries, tally.deletions, tally.keyless, self.table.journals[journal].live
 
     def detach(self, int journal):
-        """Forget a journal that no slot names any more."""
+        """Forget a journal that no slot names any more; ValueError where one does."""
         cdef Journal *entry
         self.check_journal(journal)
         entry = &self.table.journals[journal]
+        if entry.live:
+            raise ValueError(f"journal {journal}: {entry.live} entries in it are still named")
         begin_change(&entry.sequence)
         store_release(&entry.life, 0)
         self.set_map(journal, None, 0)
@@ -226,6 +268,60 @@ cdef class LogIndex(MappedIndex):
         if run.done < 0:
             raise MemoryError("a segment of the index outgrew its window")
         return entries, run.others, None if run.unknown < 0 else run.unknown
+
+    def living(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index, Py_ssize_t last_used,
+               bint keep_deletes):
+        """Those entries of whole, verified clusters that still count, packed in their order.
+
+        That is what the index names, and what has no key; with `keep_deletes` also deletions of keys that the index
+        does not know, since something older may still put them. Of the last cluster the first `last_used` bytes
+        count. Returns (entries, their places for :meth:`move` and :meth:`drop`, size of the largest [bytes]); the
+        places are all ones where the index names none. Nothing may change the index meanwhile.
+        """
+        cdef Py_ssize_t count = clusters.shape[0] // CLUSTER
+        cdef Look look
+        self.check_journal(journal)
+        if clusters.shape[0] % CLUSTER:
+            raise ValueError(f"{clusters.shape[0]} bytes are not whole clusters")
+        out = np.empty(clusters.shape[0], np.uint8)
+        places = np.empty(clusters.shape[0] // 2, np.uint64)
+        cdef uint8_t[::1] entries = out
+        cdef uint64_t[::1] numbers = places
+        if count == 0:
+            return out, places, 0
+        look.table, look.clusters, look.count, look.last_used = &self.table, &clusters[0], count, last_used
+        look.place = <uint64_t>journal << OFFSET_BITS | (<uint64_t>first_index + SLOT_CLUSTERS) * CLUSTER
+        look.keep_deletes = keep_deletes
+        memset(&look.living, 0, sizeof(Living))
+        look.living.out, look.living.places = &entries[0], &numbers[0]
+        with nogil:
+            failed = guarded(living_guarded, &look)
+        if failed:
+            raise unreadable("looking for what is alive")
+        return out[:look.living.size], places[:look.living.count], look.living.largest
+
+    def move(self, int journal, const uint8_t[::1] stream not None, const uint64_t[::1] before not None,
+             const uint64_t[::1] positions not None):
+        """Let the index name the copies of entries: entry i of `stream`, once at before[i], now at byte positions[i]
+        of this journal's extent. Returns how many; what was put or deleted meanwhile stays as it is.
+        """
+        cdef int64_t moved
+        self.check_journal(journal)
+        if stream.shape[0] == 0:
+            return 0
+        with nogil:
+            moved = move_run(&self.table, &stream[0], stream.shape[0], &before[0], &positions[0],
+                             <uint64_t>journal << OFFSET_BITS)
+        return moved
+
+    def drop(self, const uint8_t[::1] stream not None, const uint64_t[::1] before not None):
+        """Forget entries, entry i of `stream` at before[i]; returns how many. What was put meanwhile stays."""
+        cdef int64_t dropped
+        if stream.shape[0] == 0:
+            return 0
+        with nogil:
+            dropped = drop_run(&self.table, &stream[0], stream.shape[0], &before[0])
+        return dropped
 
     def contains_many(self, int kind, const uint8_t[:, ::1] keys not None):
         """Which of the (n, key size) keys are here, as (n,) bool."""
