@@ -177,6 +177,14 @@ class Store:
         """As :meth:`flush`, without a word of losses: for callers that count :attr:`losses` themselves."""
         self._open().writable().flush()
 
+    def pack(self) -> None:
+        """Free the space of what was overwritten or deleted, now; returns when it is done.
+
+        It is done by itself where journals are more than half dead; this waits for it. Flushes what was put before.
+        DiskFullError where what is kept of some journals finds no space.
+        """
+        self._writable(self._open()).tidy(incarnate=False)
+
     @property
     def losses(self) -> int:
         """How often something that was put and not flushed may have been lost since the store was opened."""

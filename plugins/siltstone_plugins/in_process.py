@@ -52,6 +52,10 @@ class InProcessHost(ShardHost):
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return self.group.delete(shard, kind, keys)
 
+    def tidy(self, *, incarnate: bool) -> None:
+        while self.group.tidy(incarnate=incarnate):
+            pass
+
     def flush(self) -> None:
         self.group.flush()
 

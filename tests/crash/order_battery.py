@@ -35,9 +35,9 @@ def workloads(length: int) -> Iterator[tuple[str, ...]]:
     return itertools.product(OPERATIONS, repeat=length)
 
 
-def base_image(fill: bytes = b"\0") -> tuple[Image, Told]:
+def base_image(fill: bytes = b"\0", room: int = EXTENTS) -> tuple[Image, Told]:
     """A store that was formatted, opened once and left at once."""
-    life = StoreLife.formatted(Image.blank(EXTENTS, fill))
+    life = StoreLife.formatted(Image.blank(room, fill))
     return life.medium.at_rest, life.told[-1]
 
 
@@ -46,13 +46,16 @@ class OrderBattery:
 
     :param limit: states of one power cut
     :param depth: one state in so many is also read only, worked with, closed, and crashed a second time
+    :param room: for extents [bytes]
     """
 
-    def __init__(self, limit: int, depth: int = 10, seed: int = 0, fill: bytes = b"\0") -> None:
+    def __init__(
+        self, limit: int, depth: int = 10, seed: int = 0, fill: bytes = b"\0", room: int = EXTENTS
+    ) -> None:
         self.limit = limit
         self.depth = depth
         self.chance = random.Random(seed)
-        self.start = base_image(fill)
+        self.start = base_image(fill, room)
         self.states = 0
 
     def run(self, workload: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from medium import Image, Medium
 from siltstone.errors import DamageError, DiskFullError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
 from siltstone.format.seal import seals_of
+from siltstone.format.superblock import CLOSED
 from siltstone.index.lookup import Reader
 from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
@@ -20,6 +21,7 @@ from siltstone.shard import opening
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
+from siltstone.shard.packing import Packing, Run
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
@@ -66,6 +68,14 @@ def contents(history: Sequence[bytes]) -> dict[bytes, bytes]:
     return found
 
 
+def starts_of(stream: bytes) -> Iterator[int]:
+    """Where the entries of a packed stream start."""
+    at = 0
+    while at < len(stream):
+        yield at
+        at += stream[at]
+
+
 class OneAfterAnother:
     """Stands in for the thread pool of an opening: the same order every time, so that a failure can be repeated."""
 
@@ -85,11 +95,15 @@ class OneAfterAnother:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the caller knew once `operations` were done, by shard: what was given, how many batches are durable."""
+    """What the caller knew once `operations` were done, by shard: what was given, how many batches are durable.
+
+    `packed`: shards whose journals need no longer hold all that was given, but must still say the same.
+    """
 
     operations: int
     given: tuple[History, ...]
     flushed: tuple[int, ...]
+    packed: frozenset[int] = frozenset()
 
 
 class StoreLife:
@@ -107,6 +121,7 @@ class StoreLife:
         flushed = told.flushed if told else (0,) * shards
         self.given: list[History] = list(given)
         self.flushed = list(flushed)
+        self.packed = told.packed if told else frozenset()
         self.value = 1 + sum(map(len, given))
         self.told: list[Told] = []
         self._tell()
@@ -118,7 +133,9 @@ class StoreLife:
         )
 
     def _tell(self) -> None:
-        self.told.append(Told(len(self.medium.log), tuple(self.given), tuple(self.flushed)))
+        self.told.append(
+            Told(len(self.medium.log), tuple(self.given), tuple(self.flushed), frozenset(self.packed))
+        )
 
     def told_at(self, operations: int) -> Told:
         """What the caller knew once so many operations were done."""
@@ -159,14 +176,7 @@ class StoreLife:
     def _check(self, number: int) -> int:
         """Compare what one shard serves with what it was given; how many batches are there."""
         stored = self.stored(number)
-        count, size = 0, 0
-        while size < len(stored) and count < len(self.given[number]):
-            size += len(self.given[number][count])
-            count += 1
-        if b"".join(self.given[number][:count]) != stored:
-            raise ViolationError(
-                f"P2, P3: shard {number} has {len(stored)} bytes of entries that it was not given so"
-            )
+        count = self._count_packed(number, stored) if number in self.packed else self._count(number, stored)
         if count < self.flushed[number]:
             raise ViolationError(
                 f"P1: shard {number} has {count} batches; {self.flushed[number]} were flushed"
@@ -175,6 +185,26 @@ class StoreLife:
         keys = sorted(contents([batch for batch in self.given[number] if batch[1] != TYPE_DELETE]))
         if keys:
             self._check_lookups(number, self.group.shards[number].store, keys, expected)
+        return count
+
+    def _count_packed(self, number: int, stored: bytes) -> int:
+        """How many batches the journals speak for: they need only leave the same."""
+        found = contents([stored[at : at + stored[at]] for at in starts_of(stored)])
+        for count in range(len(self.given[number]), -1, -1):
+            if contents(self.given[number][:count]) == found:
+                return count
+        raise ViolationError(f"P2, P3: shard {number} holds {len(found)} keys that it was not given so")
+
+    def _count(self, number: int, stored: bytes) -> int:
+        """How many batches the journals hold, to the byte."""
+        count, size = 0, 0
+        while size < len(stored) and count < len(self.given[number]):
+            size += len(self.given[number][count])
+            count += 1
+        if b"".join(self.given[number][:count]) != stored:
+            raise ViolationError(
+                f"P2, P3: shard {number} has {len(stored)} bytes of entries that it was not given so"
+            )
         return count
 
     def check_read_only(self) -> None:
@@ -284,6 +314,28 @@ class StoreLife:
         except DiskFullError:
             return
 
+    def pack(self, shard: int = 0) -> None:
+        """Pack the oldest journals, all that are closed: whether it pays is another question."""
+        self._pack(shard, oldest=True)
+
+    def pack_newest(self, shard: int = 0) -> None:
+        """Pack the closed journal that is newest: its deletions stay while something is older."""
+        self._pack(shard, oldest=False)
+
+    def _pack(self, shard: int, *, oldest: bool) -> None:
+        closed = [extent for extent in self.volume.superblock.journals(shard) if extent.state == CLOSED]
+        if not closed:
+            return
+        run = Run(tuple(closed if oldest else closed[-1:]), oldest=oldest)
+        self.packed |= {shard}
+        self._tell()
+        try:
+            Packing(self.group.shards[shard], run, self.group.flush).carry_out()
+        except DiskFullError:
+            return
+        self.flushed = [len(given) for given in self.given]
+        self._tell()
+
     def note(self) -> None:
         """Let a second go by and whoever keeps house look."""
         self.now += 2.0
@@ -308,6 +360,8 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "flush": StoreLife.flush,
     "roll": StoreLife.roll,
     "spare": StoreLife.spare,
+    "pack": StoreLife.pack,
+    "pack newest": StoreLife.pack_newest,
     "note": StoreLife.note,
     "close": StoreLife.close,
     "kill": StoreLife.kill,

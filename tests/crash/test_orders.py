@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from order_battery import OrderBattery, workloads
+from order_battery import EXTENTS, OrderBattery, workloads
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -26,6 +26,30 @@ def test_longer_workloads(length, full_battery):
     for workload in chosen:
         battery.run(workload)
     assert battery.states > 300
+
+
+#: what is overwritten or deleted, flushed or not, when its journal is packed
+PACKED = (
+    ("append", "roll", "pack"),
+    ("append", "append", "append", "append", "roll", "append", "pack"),
+    ("batch", "roll", "batch", "pack"),
+    ("batch", "roll", "delete", "pack"),
+    ("append", "delete", "roll", "pack"),
+    ("append", "roll", "delete", "roll", "pack"),
+    ("append", "roll", "delete", "roll", "pack newest"),
+    ("append", "roll", "delete", "roll", "pack newest", "kill"),
+    ("batch", "roll", "batch", "roll", "append", "pack newest", "pack"),
+    ("append", "roll", "append", "roll", "pack", "append", "pack"),
+    ("append", "roll", "spare", "delete", "pack", "close"),
+    ("batch", "roll", "append", "pack", "note", "close"),
+)
+
+
+@pytest.mark.parametrize("workload", PACKED, ids=" ".join)
+def test_packing_cut_off_anywhere(workload, full_battery):
+    battery = OrderBattery(limit=200 if full_battery else 8, seed=3, room=2 * EXTENTS)
+    battery.run(workload)
+    assert battery.states > 3
 
 
 def test_on_a_medium_that_was_full_of_something(full_battery):

@@ -99,6 +99,20 @@ def test_a_full_disk_is_said_reads_go_on_and_writing_resumes(
         assert_holds(store, range(again))
 
 
+def test_what_is_overwritten_makes_its_own_space(disk):
+    """A disk that is full once goes on for ever, as long as what is alive fits."""
+    keys = hashes(range(20_000))
+    values = np.arange(len(keys), dtype=np.uint64)
+    with siltstone.open(disk / "store.silt", shards=2, erase_block=64 * 1024) as store:
+        for round_ in range(40):
+            store.put_many(keys, values + round_, values)
+        found, physical, _logical = store.get_many(keys)
+        assert found.all()
+        np.testing.assert_array_equal(physical, values + 39)
+    with siltstone.open(disk / "store.silt") as store:
+        np.testing.assert_array_equal(store.get_many(keys)[1], values + 39)
+
+
 def test_what_is_flushed_on_a_full_disk_survives_a_death(disk):
     path = disk / "store.silt"
     store = siltstone.open(path, shards=4, erase_block=64 * 1024)

@@ -24,6 +24,7 @@ from siltstone_workers.machine import (
     Recover,
     Serve,
     State,
+    Tidy,
     WorkerMachine,
 )
 from siltstone_workers.messages import Kind
@@ -36,6 +37,7 @@ GOOD: dict[Kind, tuple[list[Any], bytes | None]] = {
     Kind.DELETE: ([4, 3, 2, 4], b"key1key2"),
     Kind.FLUSH: ([5], None),
     Kind.FIGURES: ([6], None),
+    Kind.TIDY: ([8, True], None),
     Kind.END: ([7], None),
     Kind.EXIT: ([], None),
 }
@@ -47,6 +49,7 @@ MOVES = {
     Kind.DELETE: (State.SERVING, State.SERVING),
     Kind.FLUSH: (State.SERVING, State.SERVING),
     Kind.FIGURES: (State.SERVING, State.SERVING),
+    Kind.TIDY: (State.SERVING, State.SERVING),
     Kind.END: (State.SERVING, State.ENDED),
 }
 
@@ -112,6 +115,7 @@ def test_each_message_becomes_the_instruction_that_it_asks_for() -> None:
     assert worker.receive(good(Kind.DELETE)) == [Delete(4, 3, 2, 4, keys, credit_of(8))]
     assert worker.receive(good(Kind.FLUSH)) == []
     assert worker.receive(good(Kind.FIGURES)) == [Figures(6)]
+    assert worker.receive(good(Kind.TIDY)) == [Tidy(8, True)]
     # Who waits for a flush is served before the end.
     assert worker.receive(good(Kind.END)) == [Flush((5,)), End(7)]
     assert worker.receive(good(Kind.EXIT)) == [Exit()]

@@ -12,7 +12,18 @@ from siltstone.errors import DamageError, ProtocolError
 from siltstone.format.seal import End, Position
 from siltstone.format.superblock import SHARDS_MAX
 from siltstone.journal.recovery import JournalRecovery
-from siltstone.shard.changes import Give, JournalEnd, Reserve, Roll, Settle, Settled, TakeEmpty, TakeFresh
+from siltstone.shard.changes import (
+    Give,
+    JournalEnd,
+    Pack,
+    Packed,
+    Reserve,
+    Roll,
+    Settle,
+    Settled,
+    TakeEmpty,
+    TakeFresh,
+)
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import error_to_wire
 from siltstone_workers.frames import decode_body, encode_frame, pack_value, unpack_value
@@ -47,6 +58,12 @@ CHANGES = st.one_of(
     st.builds(Reserve, COUNTS),
     st.builds(Roll, COUNTS, MAYBE, st.none() | ENDS, MAYBE),
     st.builds(Settle, st.lists(SETTLED, max_size=4).map(tuple)),
+    st.builds(
+        Pack,
+        COUNTS,
+        st.lists(COUNTS, max_size=4).map(tuple),
+        st.lists(st.builds(Packed, COUNTS, ENDS), max_size=4).map(tuple),
+    ),
 )
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=30)
 RECOVERIES = st.builds(JournalRecovery, COUNTS, COUNTS, ENDS, POSITIONS, COUNTS, COUNTS, COUNTS, TEXT)
@@ -181,7 +198,7 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.integers(0, 3) | TEXT, inner, max_size=3),
     max_leaves=20,
 )
-NAMES = st.sampled_from(["TakeEmpty", "TakeFresh", "Give", "Reserve", "Roll", "Settle"])
+NAMES = st.sampled_from(["TakeEmpty", "TakeFresh", "Give", "Reserve", "Roll", "Settle", "Pack"])
 
 
 @given(JUNK | st.tuples(NAMES, JUNK).map(list))

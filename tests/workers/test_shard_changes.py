@@ -29,6 +29,8 @@ from siltstone.shard.changes import (
     CleanClose,
     Give,
     JournalEnd,
+    Pack,
+    Packed,
     Reserve,
     Roll,
     Settle,
@@ -95,6 +97,7 @@ def differences(found: Superblock) -> dict[int, Extent | None]:
 
 #: every extent that is not the shard's journal in this state, and one that does not exist
 NOT_ACTIVE = [1, 3, 4, 5, 6, 7, 8, 99, 2**63]
+NOT_CLOSED = [2, 3, 4, 5, 6, 7, 8, 99, 2**63]
 NOT_EMPTY = [1, 2, 4, 5, 6, 7, 8, 99, 2**63]
 REFUSED = [
     *((f"give-{number}", Give(0, number)) for number in NOT_EMPTY),
@@ -106,6 +109,11 @@ REFUSED = [
     *((f"close-{number}", CleanClose((JournalEnd(0, number, END, False),))) for number in NOT_ACTIVE),
     ("roll-without-end", Roll(0, 2, None, 3)),
     ("settle-without-end", Settle((Settled(0, 3, 2, None, False),))),
+    *((f"pack-{number}", Pack(0, (number,), ())) for number in NOT_CLOSED),
+    *((f"pack-into-{number}", Pack(0, (1,), (Packed(number, END),))) for number in NOT_EMPTY),
+    ("pack-into-more-than-it-frees", Pack(0, (1,), (Packed(3, END), Packed(3, END)))),
+    ("pack-into-something-from-nothing", Pack(0, (), (Packed(3, END),))),
+    ("pack-twice", Pack(0, (1, 1), (Packed(3, END),))),
     ("settle-twice", Settle((Settled(0, None, 2, END, False),) * 2)),
     ("settle-one-journal-twice", Settle((Settled(0, 3, None, None, False),) * 2)),
 ]
@@ -275,3 +283,24 @@ def test_whatever_a_worker_asks_for_its_shard_the_others_keep_theirs(wanted: lis
             assert one.stop <= other.offset
         assert (found.uuid, found.shards, found.sequence) == (VOLUME.uuid, VOLUME.shards, VOLUME.sequence)
         superblock = replace(found, sequence=VOLUME.sequence)
+
+
+def test_what_is_packed_takes_the_place_of_its_sources() -> None:
+    found = changed(Pack(0, (1,), (Packed(3, END),)))
+    assert differences(found) == {
+        1: replace(VOLUME.extent(1), kind=KIND_FREE, state=FREE, order=0, generation=0, end=None),
+        3: replace(VOLUME.extent(3), state=CLOSED, order=1, end=END),
+    }
+
+
+def test_what_is_packed_from_several_takes_the_newest_place() -> None:
+    closed = replace(VOLUME.extent(2), state=CLOSED, end=END)
+    found = changed(Pack(0, (1, 2), (Packed(3, END),)), VOLUME.with_extents(closed))
+    assert [(each.id, each.order) for each in found.journals(0)] == [(3, 2)]
+
+
+def test_only_neighbours_are_packed_together() -> None:
+    last = replace(VOLUME.extent(3), state=CLOSED, order=3, generation=4, end=END)
+    superblock = VOLUME.with_extents(last, replace(VOLUME.extent(2), state=CLOSED, end=END))
+    with pytest.raises(StateError, match="cannot take the place"):
+        Pack(0, (1, 3), ())(superblock)

@@ -250,6 +250,14 @@ class ProcessHost(ShardHost):
         assert self._loss is not None
         return self._loss.to_keep()
 
+    def tidy(self, *, incarnate: bool) -> None:
+        self.volume.check_process()
+        left = [keeper.serving(keeper.shards[0]) for keeper in self._keepers]
+        while left:
+            # Step by step, so that each answer comes within the deadline.
+            asked = [(process, process.ask(Kind.TIDY, incarnate)) for process in left]
+            left = [process for process, answer in asked if process.result(answer, Kind.TIDY) is not None]
+
     def flush(self) -> None:
         self.volume.check_process()
         wanted = self._puts

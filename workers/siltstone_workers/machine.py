@@ -83,6 +83,14 @@ class Flush:
 
 
 @dataclass(frozen=True, slots=True)
+class Tidy:
+    """Pack, and with `incarnate` incarnate, what comes next; answer whether there may be more to do."""
+
+    request: int
+    incarnate: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Answer with the shards in figures."""
 
@@ -101,7 +109,7 @@ class Exit:
     """End the process."""
 
 
-Instruction = Recover | Serve | Append | Delete | Flush | Figures | End | Exit
+Instruction = Recover | Serve | Append | Delete | Flush | Tidy | Figures | End | Exit
 
 
 @dataclass(slots=True)
@@ -137,6 +145,10 @@ class WorkerMachine:
             self._must_be(State.SERVING, kind)
             self._flushes.append(request)
             return []
+        if kind == Kind.TIDY:
+            request, incarnate = expect(fields, int, bool)
+            self._must_be(State.SERVING, kind)
+            return [Tidy(request, incarnate)]
         if kind == Kind.FIGURES:
             (request,) = expect(fields, int)
             self._must_be(State.SERVING, kind)

@@ -8,6 +8,7 @@
 | core | APPEND, id or 0, shard, sequence, records, bulk: entries | REPLY where an id was given |
 | core | DELETE, id, shard, type, key size, bulk: keys | REPLY, bulk: a byte a key |
 | core | FLUSH, id | REPLY |
+| core | TIDY, id, incarnate | REPLY, with bulk where there may be more to do |
 | core | FIGURES, id | REPLY, bulk |
 | core | END, id | REPLY, bulk: the ends |
 | core | EXIT | the worker ends |
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed")
 
 #: what both sides must have in common: raised with every change of a message
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 
 
 class Kind(IntEnum):
@@ -69,6 +70,7 @@ class Kind(IntEnum):
     REPLAYED = 16
     REPLY = 17
     CREDIT = 18
+    TIDY = 19
 
 
 class ShardProgress(NamedTuple):
@@ -146,6 +148,7 @@ _CHANGES: Final[dict[str, type[Any]]] = {
         changes.Reserve,
         changes.Roll,
         changes.Settle,
+        changes.Pack,
     )
 }
 
@@ -155,6 +158,8 @@ def change_to_wire(change: ShardChange) -> list[Any]:
     fields: list[Any] = [getattr(change, name) for name in change.__dataclass_fields__]
     if isinstance(change, changes.Settle):
         fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
+    elif isinstance(change, changes.Pack):
+        fields = [change.shard, list(change.sources), [[one.extent, one.end] for one in change.packed]]
     return [type(change).__name__, fields]
 
 
@@ -172,6 +177,16 @@ def _change(value: Any) -> ShardChange:
     if kind is changes.Roll:
         shard, old, end, fresh = items
         return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
+    if kind is changes.Pack:
+        shard, sources, packed = items
+        return changes.Pack(
+            _count(shard),
+            tuple(map(_count, _list(sources))),
+            tuple(
+                changes.Packed(_count(extent), _end(end))
+                for extent, end in (_list(one, 2) for one in _list(packed))
+            ),
+        )
     if kind is changes.TakeFresh:
         numbers, kept = items
         return changes.TakeFresh(tuple(map(_count, _list(numbers))), _flag(kept))

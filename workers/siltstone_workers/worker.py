@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -75,6 +76,7 @@ class Worker:
         self._group: ShardGroup | None = None
         self._wake = threading.Event()
         self._reports = 0
+        self._tidying: deque[machine.Tidy] = deque()
 
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
@@ -115,6 +117,10 @@ class Worker:
                 self._attempt(request, lambda: self._recover(clean))
             case machine.Serve(request, consumed):
                 self._attempt(request, lambda: self._serve(consumed))
+            case machine.Tidy():
+                # Not here: it takes long, and what is put meanwhile must not wait for it.
+                self._tidying.append(instruction)
+                self._wake.set()
             case machine.Figures(request):
                 self._attempt(request, lambda: pack_value(figures_to_wire(self._shards().figures())))
             case machine.End(request):
@@ -245,9 +251,22 @@ class Worker:
             while True:
                 self._wake.wait(_TICK_SECONDS)
                 self._wake.clear()
+                while self._tidying:
+                    self._tidy(self._tidying.popleft())
                 self._shards().tick()
         except BaseException:  # noqa: BLE001 - it is the core that is gone, or a bug: no worker goes on without a keeper
             os._exit(1)
+
+    def _tidy(self, wanted: machine.Tidy) -> None:
+        error: SiltstoneError | None = None
+        more = False
+        try:
+            more = self._shards().tidy(incarnate=wanted.incarnate)
+        except SiltstoneError as refused:
+            error = refused.to_keep()
+        wire = None if error is None else error_to_wire(error)
+        # Without news: what was dealt with is for the thread that deals with it to tell.
+        self._answers.send([Kind.REPLY, wanted.request, wire, 0, []], b"\1" if more else None)
 
 
 class _Forwarder:

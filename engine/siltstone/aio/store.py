@@ -157,6 +157,11 @@ class AsyncStore:
                 self._told[task] = store.losses_told
                 raise error
 
+    async def pack(self) -> None:
+        """Free the space of what was overwritten or deleted, now; see :meth:`siltstone.Store.pack`."""
+        store = self._open()
+        await self._threads.run(store.pack)
+
     async def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
 

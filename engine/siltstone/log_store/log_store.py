@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
     #: gets the entries of a chunk as (type, payload), where some of them have no key
     Others = Callable[[list[tuple[int, bytes]]], None]
+
+
+class JournalTally(NamedTuple):
+    """What is in a journal: its entries, those that delete, those without a key, those that the index names."""
+
+    entries: int
+    deletions: int
+    keyless: int
+    named: int
 
 
 class LogStore:
@@ -145,6 +154,27 @@ class LogStore:
     def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
         """Put and delete in the index what was just appended to a journal."""
         self.index.apply(self._numbers[extent.id], stream, positions)
+
+    def tally(self, extent: Extent) -> JournalTally | None:
+        """What is in a journal, or None where it was never added."""
+        number = self._numbers.get(extent.id)
+        return None if number is None else JournalTally(*self.index.tally(number))
+
+    def living(
+        self, extent: Extent, clusters: memoryview, first: int, last_used: int, *, keep_deletes: bool
+    ) -> tuple[NDArray[np.uint8], NDArray[uint64], int]:
+        """What of some clusters of a journal still counts; see :meth:`siltstone.index.table.LogIndex.living`."""
+        return self.index.living(self._numbers[extent.id], clusters, first, last_used, keep_deletes)
+
+    def move(
+        self,
+        extent: Extent,
+        stream: NDArray[np.uint8],
+        places: NDArray[uint64],
+        positions: NDArray[uint64],
+    ) -> int:
+        """Let the index name the copies of entries in a journal; see :meth:`siltstone.index.table.LogIndex.move`."""
+        return self.index.move(self._numbers[extent.id], stream, places, positions)
 
     # ---- replay
 

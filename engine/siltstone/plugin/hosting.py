@@ -240,6 +240,13 @@ class ShardHost(OpenShards):
         """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
 
     @abstractmethod
+    def tidy(self, *, incarnate: bool) -> None:
+        """Return once the space of what was overwritten or deleted is free again, as far as that pays.
+
+        :param incarnate: turn full journals into hash stores too, however much room the index has
+        """
+
+    @abstractmethod
     def flush(self) -> None:
         """Return once all that was appended or deleted before this call is durable, but for :attr:`losses`."""
 

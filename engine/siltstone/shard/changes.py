@@ -21,6 +21,8 @@ __all__ = [
     "CleanClose",
     "Give",
     "JournalEnd",
+    "Pack",
+    "Packed",
     "Reserve",
     "Roll",
     "Settle",
@@ -207,7 +209,51 @@ class CleanClose:
         return replace(superblock, clean=True).with_extents(*changed)
 
 
-ShardChange = TakeEmpty | TakeFresh | Give | Reserve | Roll | Settle
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A journal that was filled from others, and where it ends."""
+
+    extent: int
+    end: End
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Let `packed` journals of `shard` take the place of `sources`, its neighbouring closed ones, and free those."""
+
+    shard: int
+    sources: tuple[int, ...]
+    packed: tuple[Packed, ...]
+
+    def __call__(self, superblock: Superblock) -> Superblock:
+        sources = [_owned(superblock, self.shard, number, CLOSED) for number in self.sources]
+        orders = sorted(source.order for source in sources)
+        between = [
+            extent.id
+            for extent in superblock.journals(self.shard)
+            if orders and orders[0] <= extent.order <= orders[-1]
+        ]
+        if len(self.packed) > len(sources) or sorted(between) != sorted(self.sources):
+            raise StateError(
+                f"shard {self.shard}: {len(self.packed)} journals cannot take the place of {list(self.sources)}",
+                what=f"shard {self.shard}",
+                state="no neighbours",
+            )
+        # Each takes the place of one of them; where they are fewer, the newest places.
+        places = orders[len(orders) - len(self.packed) :]
+        for source in sources:
+            superblock = _free(superblock, source)
+        for one, order in zip(self.packed, places, strict=True):
+            extent = _owned(superblock, self.shard, one.extent, EMPTY)
+            superblock = superblock.with_extents(replace(extent, state=CLOSED, end=one.end, order=order))
+        return space.with_reserve_of_free(superblock, self.shard)
+
+    def shards(self, superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {self.shard}
+
+
+ShardChange = TakeEmpty | TakeFresh | Give | Reserve | Roll | Settle | Pack
 
 
 def taken_by(superblock: Superblock, shard: int) -> Extent:

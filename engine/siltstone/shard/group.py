@@ -10,6 +10,7 @@ from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogSt
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
+from siltstone.shard.packing import Packing, worth_packing
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ShardGroup:
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
+        self._pack_lock = threading.Lock()
         self._pause_until = float("-inf")
 
     # ---- writing
@@ -91,8 +93,25 @@ class ShardGroup:
             raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
     def _roll(self, shard: Shard, stream: NDArray[np.uint8]) -> None:
-        with self._flush_lock:
-            shard.roll(stream)
+        while True:
+            try:
+                with self._flush_lock:
+                    shard.roll(stream)
+            except DiskFullError:
+                if not self._make_space():
+                    raise
+            else:
+                return
+
+    def _make_space(self) -> bool:
+        """Free what is dead in any shard; False where nothing is that pays, or that can be without more space."""
+        for shard in list(self.shards.values()):
+            try:
+                if self.pack(shard):
+                    return True
+            except DiskFullError:
+                continue
+        return False
 
     # ---- flushing
 
@@ -139,7 +158,7 @@ class ShardGroup:
     # ---- housekeeping
 
     def tick(self) -> None:
-        """Do what is due: idle notes, spare journals. Called from time to time by whoever keeps the clock."""
+        """Do what is due: idle notes, spare journals, packing. Called from time to time by whoever keeps the clock."""
         now = self.volume.ports.clock()
         if self.volume.poisoned is not None or now < self._pause_until:
             return
@@ -151,6 +170,8 @@ class ShardGroup:
             for shard in shards:
                 if shard.wants_spare():
                     shard.make_spare()
+            for shard in shards:
+                self.pack(shard)
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
@@ -159,6 +180,26 @@ class ShardGroup:
             # Its text: a log record that keeps the error keeps frames, and with them the store.
             _log.warning("housekeeping: %s", repr(error))
             self._pause_until = now + _PAUSE_SECONDS
+
+    def pack(self, shard: Shard) -> bool:
+        """Pack journals of a shard that are more than half dead; False where there are none.
+
+        One at a time. Errors as :meth:`siltstone.shard.packing.Packing.carry_out` has them.
+        """
+        with self._pack_lock:
+            run = worth_packing(shard)
+            if run is None:
+                return False
+            Packing(shard, run, lambda: self.flush(only=[shard])).carry_out()
+            _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
+            return True
+
+    def tidy(self, *, incarnate: bool) -> bool:
+        """Pack some journals now, if any are more than half dead; whether there may be more to do.
+
+        :param incarnate: turn full journals into hash stores too, however much room the index has
+        """
+        return any(self.pack(shard) for shard in list(self.shards.values()))
 
     def end(self) -> tuple[JournalEnd, ...]:
         """Take nothing more, flush everything; where each active journal ends, for the mark of a clean close.

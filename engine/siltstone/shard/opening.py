@@ -23,7 +23,7 @@ from siltstone.journal.recovery import JournalRecovery, recover
 from siltstone.journal.sealed import SealedJournal
 from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
-from siltstone.shard.changes import Reserve, Settle, Settled, TakeFresh, taken_by
+from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh, taken_by
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
@@ -370,12 +370,23 @@ def _resumed(volume: ShardVolume, store: LogStore, extent: Extent, end: End, tai
 
 
 def _spare(volume: ShardVolume, plan: _Plan) -> SealedJournal | None:
-    """An empty journal that an earlier run made ready and never used; its slots are written anew, not flushed."""
-    if not plan.store.has_room_for_journal():
+    """The largest empty journal that an earlier run left; its slots are written anew, not flushed.
+
+    The others, which a run that was cut off while it packed may have left, are given back.
+    """
+    empties = sorted(
+        (
+            extent
+            for extent in volume.superblock.extents
+            if extent.shard == plan.number and extent.kind == KIND_JOURNAL and extent.state == EMPTY
+        ),
+        key=lambda extent: extent.length,
+    )
+    chosen = empties.pop() if empties and plan.store.has_room_for_journal() else None
+    for extent in empties:
+        volume.publish(Give(plan.number, extent.id))
+    if chosen is None:
         return None
-    for extent in volume.superblock.extents:
-        if extent.shard == plan.number and extent.kind == KIND_JOURNAL and extent.state == EMPTY:
-            spare = SealedJournal(plan.store.add(extent), volume.superblock.uuid, extent, volume.flush)
-            spare.prepare()
-            return spare
-    return None
+    spare = SealedJournal(plan.store.add(chosen), volume.superblock.uuid, chosen, volume.flush)
+    spare.prepare()
+    return spare

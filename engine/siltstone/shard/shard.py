@@ -121,13 +121,14 @@ class Shard:
         with self.lock:
             self.broken = self.broken or error
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise why nothing more is taken, if that is so."""
         if self.broken is not None:
             # Raised many times, it must not gather the frames of all of them.
             raise self.broken.with_traceback(None)
 
     def _writable(self) -> SealedJournal:
-        self._check()
+        self.check()
         if self.journal is None:
             raise JournalFullError(f"shard {self.number} has no active journal", needed=0, room=0)
         return self.journal
@@ -194,8 +195,9 @@ class Shard:
     def make_spare(self, clusters: int = 0) -> None:
         """Make the next journal ready, with at least `clusters` log clusters; takes no lock that puts wait for.
 
-        Twice the active one's size where there is space, else smaller, down to the first size. DiskFullError,
-        LogStoreFullError where it cannot be.
+        Twice the active one's size, but no more than what is alive in the shard takes, so that what is overwritten
+        or deleted for ever does not make it large; where space is short, smaller, down to the first size.
+        DiskFullError, LogStoreFullError where it cannot be.
         """
         with self._spare_lock:
             if self.spare is not None and self.spare.clusters >= clusters:
@@ -206,7 +208,7 @@ class Shard:
                 )
             erase_block = self.volume.superblock.erase_block
             least = max(space.first_size(erase_block), (clusters + SLOT_CLUSTERS) * CLUSTER_SIZE)
-            best = least if self.journal is None else min(2 * self.journal.extent.length, JOURNAL_SIZE_MAX)
+            best = least if self.journal is None else self._next_size(self.journal)
             if self.spare is not None:
                 self._drop_spare(self.spare.extent)
             extent = self._take_empty(max(best, least), least)
@@ -215,6 +217,23 @@ class Shard:
             except BaseException:
                 self._drop_spare(extent)
                 raise
+
+    def _next_size(self, journal: SealedJournal) -> int:
+        """How large the journal behind this one should be [bytes]."""
+        alive = used = entries = 0
+        for extent in self.volume.superblock.journals(self.number):
+            tally = self.store.tally(extent)
+            if tally is not None:
+                alive += tally.named + tally.keyless
+                entries += tally.entries
+                end = (
+                    journal.writer.index
+                    if extent.id == journal.extent.id
+                    else extent.end and extent.end.cluster
+                )
+                used += (1 + (end or 0)) * CLUSTER_SIZE
+        wanted = used * alive // max(1, entries)
+        return min(2 * journal.extent.length, 1 << max(0, wanted - 1).bit_length(), JOURNAL_SIZE_MAX)
 
     def _take_empty(self, size: int, least: int) -> Extent:
         """Take an extent of `size` bytes, or down to `least` where space is short, as an empty journal; durable."""
@@ -228,9 +247,13 @@ class Shard:
             else:
                 return taken_by(superblock, self.number)
 
-    def _prepared(self, extent: Extent) -> SealedJournal:
+    def new_journal(self, extent: Extent) -> SealedJournal:
+        """The writer of an empty journal, which can be read from here on; its slots are not written yet."""
         target = self.store.add(extent)
-        spare = SealedJournal(target, self.volume.superblock.uuid, extent, self.volume.flush)
+        return SealedJournal(target, self.volume.superblock.uuid, extent, self.volume.flush)
+
+    def _prepared(self, extent: Extent) -> SealedJournal:
+        spare = self.new_journal(extent)
         spare.prepare()
         self.volume.flush()
         return spare
@@ -247,7 +270,7 @@ class Shard:
 
         The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
         """
-        self._check()
+        self.check()
         _entries, clusters = measure_stream(stream)
         if self.journal is not None and self.journal.poison is not None:
             raise PoisonedError(

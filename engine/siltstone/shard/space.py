@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST
-from siltstone.format.superblock import EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.format.superblock import EMPTY, KIND_FREE, KIND_JOURNAL, Extent, Superblock
 from siltstone.volume import allocator
 
 
@@ -33,3 +33,11 @@ def with_reserve(superblock: Superblock, shard: int) -> Superblock:
         return superblock
     superblock, extent = allocator.take(superblock, first_size(superblock.erase_block))
     return allocator.reserve(superblock.with_extents(extent), extent.id, shard)
+
+
+def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
+    """As :func:`with_reserve`, where free space suffices for it; else the superblock as it is."""
+    size = first_size(superblock.erase_block)
+    if any(extent.kind == KIND_FREE and extent.length >= size for extent in superblock.extents):
+        return with_reserve(superblock, shard)
+    return superblock
