@@ -25,6 +25,11 @@ setup(
     ext_modules=cythonize(
         [
             kernel("format.kernels"),
+            kernel("hash_store.builder"),
+            kernel("hash_store.filter"),
+            kernel("hash_store.merging"),
+            kernel("hash_store.sorting"),
+            kernel("hash_store.view"),
             kernel("index.guard"),
             kernel("index.layout"),
             kernel("index.lookup"),

@@ -10,55 +10,6 @@ from libc.string cimport memcpy, memset
 
 from siltstone.errors import EntryError
 
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void **where, size_t alignment, size_t size)
-
-cdef extern from "format/xxh3.h" nogil:
-    void xxh3_secret_of(uint64_t seed, uint8_t *secret)
-    uint64_t xxh3_long(const uint8_t *data, size_t length, const uint8_t *secret)
-
-cdef extern from * nogil:
-    """
-    #include <stdint.h>
-    #include <string.h>
-    #define BE(bits) \\
-        static inline uint##bits##_t load_be##bits(const uint8_t *at) { \\
-            uint##bits##_t word; memcpy(&word, at, sizeof word); return from_be##bits(word); } \\
-        static inline void store_be##bits(uint8_t *at, uint##bits##_t word) { \\
-            word = from_be##bits(word); memcpy(at, &word, sizeof word); }
-    #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    #define from_be16(x) (x)
-    #define from_be32(x) (x)
-    #define from_be64(x) (x)
-    #else
-    #define from_be16(x) __builtin_bswap16(x)
-    #define from_be32(x) __builtin_bswap32(x)
-    #define from_be64(x) __builtin_bswap64(x)
-    #endif
-    BE(16) BE(32) BE(64)
-    """
-    uint16_t load_be16(const uint8_t *at)
-    uint32_t load_be32(const uint8_t *at)
-    uint64_t load_be64(const uint8_t *at)
-    void store_be16(uint8_t *at, uint16_t word)
-    void store_be32(uint8_t *at, uint32_t word)
-    void store_be64(uint8_t *at, uint64_t word)
-
-# The numbers of siltstone.format.constants, known to the compiler; tests/format/test_kernels.py compares them.
-cdef enum:
-    CLUSTER = 4096
-    BODY = 4064
-    USED_MAX = 4062
-    CHECKSUM_AT = 4088
-    SKIP_SIZE = 34
-    ENTRY_MAX = 254
-    SLOTS = 2
-    TYPE_INVALID = 0x00
-    TYPE_END = 0x01
-    TYPE_SKIP = 0x03
-    TYPE_NONE = 0xFF
-    NO_BOUNDARY = 0xFFFF
-
 CONSTANTS = {
     "CLUSTER_SIZE": CLUSTER, "BODY_SIZE": BODY, "USED_MAX": USED_MAX, "SKIP_SIZE": SKIP_SIZE,
     "ENTRY_SIZE_MAX": ENTRY_MAX, "SLOT_CLUSTERS": SLOTS, "TYPE_INVALID": TYPE_INVALID, "TYPE_END": TYPE_END,
@@ -75,11 +26,6 @@ def checksum(const uint8_t[::1] data not None, uint64_t seed):
     return xxh3_long(&data[0], data.shape[0], secret)
 
 
-cdef bint is_content(uint8_t kind) noexcept nogil:
-    """May an entry of this type be appended? END and SKIP are the layout's own, 0x00 and NONE are no entries."""
-    return kind != TYPE_INVALID and kind != TYPE_END and kind != TYPE_SKIP and kind != TYPE_NONE
-
-
 cdef bint tiles(const uint8_t *cluster, uint32_t used, uint32_t boundary) noexcept nogil:
     """Whether entries fill `used` bytes exactly, and one of them starts or ends at `boundary`."""
     cdef uint32_t at = 0
@@ -94,9 +40,6 @@ cdef bint tiles(const uint8_t *cluster, uint32_t used, uint32_t boundary) noexce
 
 cdef class SealKey:
     """The secret under which the clusters of one generation of one journal are sealed."""
-
-    cdef uint8_t secret[192]
-    cdef readonly uint64_t seed
 
     def __init__(self, uint64_t seed):
         self.seed = seed

@@ -1,0 +1,125 @@
+"""Hash stores in memory, and what tests need to make and break them."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+from siltstone.format.seal import journal_key, journal_seed
+from siltstone.hash_store.builder import HashStoreBuilder
+from siltstone.hash_store.extent import HashStoreHeader, plan
+from siltstone.hash_store.sorting import sort_entries
+from siltstone.hash_store.view import HashStoreView
+from siltstone.index.types import KeyTypes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PAGE, BODY = 4096, 4064
+UUID, EXTENT, GENERATION = bytes(range(100, 116)), 5, (3 << 32) + 17
+KEY = journal_key(UUID, EXTENT, GENERATION)
+SEED = journal_seed(UUID, EXTENT, GENERATION)
+SECRET = bytes(range(16))
+
+HASH, SHORT, VARYING, ONE, OTHER, KEYLESS, DELETE = 0x02, 0x10, 0x20, 0x11, 0x12, 0x30, 0x04
+#: where each type has its key: at the start, at the end of a short payload, with any payload behind it
+KEYS = {HASH: (0, 32), SHORT: (3, 5), VARYING: (1, 12), ONE: (0, 8), OTHER: (0, 8)}
+TYPES = KeyTypes(KEYS)
+
+#: pairs of (type, key) whose hashes under SECRET are one and the same, found by a search of some 2^32 keys
+COLLISIONS = [
+    tuple((kind, struct.pack("<Q", word)) for kind, word in pair)
+    for pair in (
+        ((OTHER, 0xE18CE16558D1C774), (ONE, 0xA9FDE25D8B6BEEBD)),
+        ((ONE, 0x023799DC5A56ED9F), (ONE, 0xE6B391052607A367)),
+        ((OTHER, 0x9905E09871CAE146), (OTHER, 0x15A6D2F26E383D2A)),
+        ((ONE, 0xE250FF91019BE329), (ONE, 0xE02F1EE02167CB7F)),
+    )
+]
+
+Key = tuple[int, bytes]
+
+
+def entry(kind: int, payload: bytes) -> bytes:
+    return bytes([len(payload) + 2, kind]) + payload
+
+
+def put(kind: int, key: bytes, filler: bytes = b"") -> bytes:
+    """An entry with this key, `filler` behind it."""
+    return entry(kind, b"\x77" * KEYS[kind][0] + key + filler)
+
+
+def deletion(kind: int, key: bytes) -> bytes:
+    return entry(DELETE, bytes([kind]) + key)
+
+
+def key_of(one: bytes) -> Key:
+    if one[1] == DELETE:
+        return one[2], one[3:]
+    at, size = KEYS[one[1]]
+    return one[1], one[2 + at : 2 + at + size]
+
+
+def split(packed: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(packed):
+        yield packed[at : at + packed[at]]
+        at += packed[at]
+
+
+def hash_infos(count: int, seed: int = 1) -> list[bytes]:
+    """Entries of 50 bytes with random keys."""
+    rows = np.random.default_rng(seed).integers(0, 256, (count, 48), np.uint8)
+    return [entry(HASH, row.tobytes()) for row in rows]
+
+
+def in_order(entries: Iterable[bytes]) -> bytes:
+    """The newest of each key, in the order of a hash store."""
+    return sort_entries(TYPES, SECRET, [b"".join(entries)]).tobytes()
+
+
+def build_packed(
+    packed: bytes, *, chunks: int = 1, room: int | None = None
+) -> tuple[bytearray, HashStoreHeader]:
+    """An extent with a hash store of entries in ascending order, as large as `plan` or `room` [clusters] says."""
+    entries = list(split(packed))
+    largest = max(map(len, entries), default=2)
+    clusters = plan(len(entries), len(packed), largest) if room is None else room
+    extent = bytearray(b"\xaa" * (clusters * PAGE))
+    written: set[int] = set()
+
+    def write(offset: int, data: memoryview) -> None:
+        assert offset % PAGE == len(data) % PAGE == 0
+        assert offset + len(data) <= len(extent)
+        pages = set(range(offset // PAGE, (offset + len(data)) // PAGE))
+        assert not pages & written
+        assert not written or 0 not in written, "the header comes last"
+        written.update(pages)
+        extent[offset : offset + len(data)] = data
+
+    builder = HashStoreBuilder(
+        KEY, GENERATION, TYPES, SECRET, write, entries_max=len(entries), clusters=clusters
+    )
+    for part in np.array_split(np.arange(len(entries)), chunks):
+        builder.add(b"".join(entries[i] for i in part))
+    header = builder.finish()
+    assert written == set(range(header.clusters))
+    return extent, header
+
+
+def build(entries: Iterable[bytes]) -> bytearray:
+    return build_packed(in_order(entries))[0]
+
+
+def view_of(extent: bytes | bytearray) -> HashStoreView:
+    return HashStoreView(extent, KEY, TYPES, SECRET, extent=EXTENT, offset=1 << 20)
+
+
+def reseal(extent: bytearray, cluster: int) -> None:
+    """Make the checksum of a page fit what is in it, as whoever knows the seed can."""
+    at = cluster * PAGE
+    checksum = xxhash.xxh3_64_intdigest(bytes(extent[at : at + 4088]), seed=SEED)
+    extent[at + 4088 : at + PAGE] = checksum.to_bytes(8, "big")
