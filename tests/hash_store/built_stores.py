@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
+from siltstone.errors import DamageError, VersionError
 from siltstone.format.seal import journal_key, journal_seed
 from siltstone.hash_store.builder import HashStoreBuilder
 from siltstone.hash_store.extent import HashStoreHeader, plan
+from siltstone.hash_store.merging import merge
 from siltstone.hash_store.sorting import sort_entries
 from siltstone.hash_store.view import HashStoreView
 from siltstone.index.types import KeyTypes
 
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Iterable, Iterator
 
 PAGE, BODY = 4096, 4064
+VOLUME_OFFSET = 1 << 20
 UUID, EXTENT, GENERATION = bytes(range(100, 116)), 5, (3 << 32) + 17
 KEY = journal_key(UUID, EXTENT, GENERATION)
 SEED = journal_seed(UUID, EXTENT, GENERATION)
@@ -115,7 +120,7 @@ def build(entries: Iterable[bytes]) -> bytearray:
 
 
 def view_of(extent: bytes | bytearray) -> HashStoreView:
-    return HashStoreView(extent, KEY, TYPES, SECRET, extent=EXTENT, offset=1 << 20)
+    return HashStoreView(extent, KEY, TYPES, SECRET, extent=EXTENT, offset=VOLUME_OFFSET)
 
 
 def reseal(extent: bytearray, cluster: int) -> None:
@@ -123,3 +128,33 @@ def reseal(extent: bytearray, cluster: int) -> None:
     at = cluster * PAGE
     checksum = xxhash.xxh3_64_intdigest(bytes(extent[at : at + 4088]), seed=SEED)
     extent[at + 4088 : at + PAGE] = checksum.to_bytes(8, "big")
+
+
+def check_damage(damage: DamageError, cluster: int) -> None:
+    assert (damage.journal, damage.cluster, damage.offset) == (
+        EXTENT,
+        cluster,
+        VOLUME_OFFSET + cluster * PAGE,
+    )
+    assert f"cluster {cluster}," in str(damage)
+
+
+def use(extent: bytes | bytearray | mmap.mmap) -> None:
+    """Open, search, verify and merge, whatever comes of it."""
+    with suppress(DamageError, VersionError):
+        view = view_of(extent)
+        for call in (
+            lambda: view.find_many(HASH, np.random.default_rng(3).integers(0, 256, (300, 32), np.uint8)),
+            lambda: view.find_many(HASH, np.array([list(one[2:34]) for one in hash_infos(300)], np.uint8)),
+            lambda: [view.get(VARYING, number.to_bytes(12, "big")) for number in range(100)],
+            view.verify,
+            lambda: list(merge([view, view])),
+            lambda: list(view.pages()),
+        ):
+            with suppress(DamageError):
+                call()
+
+
+def store_of_many_pages() -> bytearray:
+    varying = [put(VARYING, number.to_bytes(12, "big"), bytes(number)) for number in range(100)]
+    return build([*hash_infos(300), *varying, deletion(HASH, bytes(32))])

@@ -15,8 +15,9 @@ MAGIC: Final = b"SILTHASH"
 VERSION: Final = 1
 READABLE_FROM: Final = 1
 
-#: numbers of records and of cells are u32 in compiled code
+#: cells are counted in u32 in compiled code, and so many records need fewer than there are
 RECORDS_MAX: Final = 1 << 31
+CELLS_MAX: Final = (1 << 32) - 1
 CLUSTERS_MAX: Final = 1 << 27
 FENCES_A_PAGE: Final = BODY_SIZE // 8
 #: the smallest entry with a key has three bytes, and a tag
@@ -186,7 +187,7 @@ class HashStoreHeader:
             header.fence_pages,
         ):
             raise ValueError(f"its parts lie at {parts}, which does not go with {record_pages} record pages")
-        if header.clusters > min(clusters, CLUSTERS_MAX):
+        if header.clusters > min(clusters, CLUSTERS_MAX) or header.filter_shape.cells > CELLS_MAX:
             raise ValueError(f"it takes {header.clusters} clusters of an extent of {clusters}")
         header._check_counts()
         return header
