@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from siltstone.errors import StateError
 from siltstone.hash_store.filter import FuseFilter
 
 
@@ -45,7 +46,7 @@ def test_hashes_that_are_not_random(few):
 
 
 def test_equal_hashes_end_in_an_error():
-    with pytest.raises(RuntimeError, match="64 seeds"):
+    with pytest.raises(StateError, match="64 seeds"):
         FuseFilter(np.array([1, 2, 3, 2], np.uint64))
 
 

@@ -125,7 +125,7 @@ cdef class HashStoreBuilder:
     def finish(self):
         """Write what is left, then filter, fences and last the header page; the header that it wrote.
 
-        RuntimeError where no filter is found, which means that the hashes are not random.
+        StateError where no filter is found, which means that the hashes are not random; no chance comes to that.
         """
         cdef Filter filter
         cdef uint8_t *cells
@@ -156,7 +156,7 @@ cdef class HashStoreBuilder:
             if result == FILTER_NO_MEMORY:
                 raise MemoryError(f"no memory to build a filter of {hashes} hashes")
             if result != FILTER_BUILT:
-                raise RuntimeError(f"no filter was found for {hashes} hashes")
+                raise StateError(f"no filter was found for {hashes} hashes", what="filter", state="not found")
             self.put_part(FILTER_PART, cells, size)
         finally:
             free(cells)

@@ -6,12 +6,14 @@ from libc.string cimport memset
 
 import numpy as np
 
+from siltstone.errors import StateError
 from siltstone.hash_store.extent import FilterShape
 
 from siltstone.index.layout cimport prefetch
 
 cdef enum:
-    # Nearly every seed will do: so many that do not are no chance, but hashes that are not random.
+    # Of a hundred hashes every sixth set needs a second seed, of 10,000 hardly one: so many seeds that do not do are
+    # no chance, but hashes that are not random.
     ATTEMPTS = 64
     AHEAD = 32
 
@@ -83,7 +85,7 @@ cdef uint64_t peel(const Filter *filter, Work *work, uint64_t size) noexcept nog
 
 
 cdef void assign(const Filter *filter, uint8_t *values, Work *work, uint64_t count) noexcept nogil:
-    """Give each hash its fingerprint, the last one peeled first: nobody after it touches the cell that it was alone in."""
+    """Give each hash its fingerprint, the last one peeled first: none after it has the cell that it was alone in."""
     cdef Cells cells
     cdef uint64_t i
     cdef uint32_t own
@@ -136,7 +138,7 @@ cdef int build_filter(Filter *filter, uint8_t *cells, const uint64_t *hashes, ui
 cdef class FuseFilter:
     """A filter by itself, of any set of 64-bit hashes, in memory.
 
-    :param hashes: (n,) different hashes; RuntimeError where no filter is found for them, as for equal ones
+    :param hashes: (n,) different hashes; StateError where no filter is found for them, as for equal ones
     """
 
     cdef Filter filter
@@ -160,7 +162,8 @@ cdef class FuseFilter:
         if result == FILTER_NO_MEMORY:
             raise MemoryError(f"no memory to build a filter of {count} hashes")
         if result == FILTER_NOT_FOUND:
-            raise RuntimeError(f"no filter was found for {count} hashes with {ATTEMPTS} seeds")
+            raise StateError(f"no filter was found for {count} hashes with {ATTEMPTS} seeds", what="filter",
+                             state="not found")
 
     @property
     def seed(self):

@@ -85,7 +85,7 @@ cdef inline int next_with_tag(const uint8_t *page, uint64_t hashed, int start) n
 
 
 cdef inline int entry_at(const uint8_t *page, int number) noexcept nogil:
-    """Byte of the page at which an entry starts, or -1 where it does not hold so many: by multiplication, or walking."""
+    """Where in the page an entry starts, by multiplication or walking; -1 where there are not so many."""
     cdef int at = 0, size = load_be16(page + SIZE_AT), i
     if size:
         at = number * size
@@ -110,7 +110,8 @@ cdef inline bint copy_entry(const uint8_t *page, int number, uint8_t *out) noexc
     return True
 
 
-cdef inline bint has_key(const Table *table, const uint8_t *entry, int kind, const uint8_t *key, int size) noexcept nogil:
+cdef inline bint has_key(const Table *table, const uint8_t *entry, int kind, const uint8_t *key,
+                         int size) noexcept nogil:
     """Whether an entry puts or deletes this key."""
     cdef int its_kind, its_size
     cdef const uint8_t *its_key

@@ -8,6 +8,8 @@ For one key, in this order, each stage for all keys of a chunk before the next:
 4. `expect_entry(store, page, hash)` has the entry fetched that the tags point to; may be left out
 5. `find(store, page, hash, kind, key, size, out, &damaged)` is the answer
 
+A store that says KEY_PRESENT ends the search for a key, tombstone or not: older ones know only what was before.
+
 Stages 4 and 5 read the mapped extent: call them inside `guarded` (index/guard.pxd). Nothing here takes a lock or
 memory, so that they may be left at any instruction. Any number of threads may share a Store; who has one keeps the
 HashStoreView alive that it belongs to.
@@ -27,11 +29,11 @@ cdef extern from * nogil:
     """
     uint64_t set_bits(uint64_t *word, uint64_t bits)
 
-# How it stands with a key in one store: a tombstone is PRESENT too, see `is_tombstone`.
+# How it stands with a key in one store. A tombstone is KEY_PRESENT too: `is_tombstone` tells.
 ctypedef enum Held:
-    ABSENT = 0
-    PRESENT = 1
-    DAMAGED = 2
+    KEY_ABSENT = 0
+    KEY_PRESENT = 1
+    PAGE_DAMAGED = 2
 
 cdef struct Store:
     const uint8_t *base         # of the extent, mapped: may change or be unreadable
@@ -56,7 +58,7 @@ cdef inline const uint8_t *page_at(const Store *store, uint32_t page) noexcept n
 
 
 cdef inline int64_t page_of(const Store *store, uint64_t hashed) noexcept nogil:
-    """The last record page whose first hash is not greater, or -1: guessed, then by steps that double, then by halves."""
+    """The last record page whose first hash is not greater, or -1: guessed, then found by steps and halves."""
     cdef const uint64_t *fences = store.fences
     cdef uint64_t low, high, step = 1, middle
     if store.pages == 0 or hashed < fences[0]:
@@ -127,7 +129,7 @@ cdef inline bint is_verified(Store *store, uint32_t page) noexcept nogil:
 
 cdef inline Held find(Store *store, int64_t page, uint64_t hashed, int kind, const uint8_t *key, int size, uint8_t *out,
                       uint32_t *damaged) noexcept nogil:
-    """PRESENT with the entry in `out` (256 bytes), ABSENT, or DAMAGED with the number of the cluster in `damaged`.
+    """KEY_PRESENT with the entry in `out` (256 bytes), KEY_ABSENT, or PAGE_DAMAGED with the cluster in `damaged`.
 
     `page` is what `expect_page` said of this hash.
     """
@@ -137,16 +139,16 @@ cdef inline Held find(Store *store, int64_t page, uint64_t hashed, int kind, con
         start = page_at(store, <uint32_t>page)
         damaged[0] = <uint32_t>page + FIRST_RECORD_PAGE
         if not is_verified(store, <uint32_t>page):
-            return DAMAGED
+            return PAGE_DAMAGED
         number = next_with_tag(start, hashed, 0)
         while number >= 0:
             if not copy_entry(start, number, out):
-                return DAMAGED
+                return PAGE_DAMAGED
             if has_key(&store.keys, out, kind, key, size):
-                return PRESENT
+                return KEY_PRESENT
             number = next_with_tag(start, hashed, number + 1)
         # Entries of one hash may begin in the page before.
         if store.fences[page] != hashed:
             break
         page -= 1
-    return ABSENT
+    return KEY_ABSENT

@@ -91,7 +91,7 @@ cdef Pair *sort_pairs(Pair *pairs, Pair *others, uint64_t count) noexcept nogil:
 
 
 cdef uint64_t newest_of(Table *keys, Pair *run, uint64_t count) noexcept nogil:
-    """Of entries with one hash, oldest first, leave the newest of each key, in order, at the start; how many are left."""
+    """Of entries with one hash, oldest first, leave the newest of each key, in order, at the start; how many."""
     cdef uint64_t kept = 0, i, k
     cdef Pair pair
     # From the newest on, into the end of the run: what is kept takes no more than what was looked at.

@@ -17,7 +17,7 @@ from siltstone.hash_store.page cimport (
     FENCES, FENCE_PART, FILTER_PART, FIRST_RECORD_PAGE, HEADER_PART, PAGE, RECORD_PART, ROOM, USED_AT, holds_records,
     is_sealed)
 from siltstone.hash_store.search cimport (
-    ABSENT, DAMAGED, PRESENT, Held, Store, expect_entry, expect_page, find, is_tombstone)
+    KEY_ABSENT, PAGE_DAMAGED, KEY_PRESENT, Held, Store, expect_entry, expect_page, find, is_tombstone)
 from siltstone.index.guard cimport guarded, install, unreadable
 from siltstone.index.layout cimport CHUNK, ENTRY_MAX, key_hash, sip_load
 from siltstone.index.types cimport KeyTypes, check_key
@@ -44,7 +44,7 @@ cdef inline void fill(Query *query, Py_ssize_t i, Held held, const uint8_t *entr
     cdef uint8_t *row = query.rows + i * query.row_size
     cdef Py_ssize_t size = 0
     query.flags[i] = 0
-    if held == PRESENT:
+    if held == KEY_PRESENT:
         query.flags[i] = 2 if is_tombstone(entry) else 1
         size = entry[0] if entry[0] < query.row_size else query.row_size
         memcpy(row, entry, size)
@@ -70,10 +70,10 @@ cdef bint find_chunk(Query *query) noexcept nogil:
         if pages[i] >= 0:
             expect_entry(store, pages[i], hashes[i])
     for i in range(query.count):
-        held = ABSENT
+        held = KEY_ABSENT
         if pages[i] >= 0:
             held = find(store, pages[i], hashes[i], query.kind, query.keys + i * size, size, entry, &query.damaged)
-            if held == DAMAGED:
+            if held == PAGE_DAMAGED:
                 return False
         fill(query, i, held, entry)
     return True
