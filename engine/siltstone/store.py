@@ -185,6 +185,15 @@ class Store:
         """
         self._writable(self._open()).tidy(incarnate=False)
 
+    def incarnate(self) -> None:
+        """Turn everything into hash stores, merged to one a shard, now; returns when it is done.
+
+        It is done by itself when the index reaches its budget; this waits for it, and takes memory to a byte and a
+        quarter a record. Flushes what was put before. DiskFullError where there is no space beside the old for the
+        new.
+        """
+        self._writable(self._open()).tidy(incarnate=True)
+
     @property
     def losses(self) -> int:
         """How often something that was put and not flushed may have been lost since the store was opened."""

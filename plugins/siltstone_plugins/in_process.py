@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import ClosedError
-from siltstone.index.lookup import Reader
+from siltstone.lookup.reader import Reader
 from siltstone.plugin import hookimpl
 from siltstone.plugin.hosting import IN_PROCESS, Hosting, ShardFigures, ShardHost, ShardHostType
 from siltstone.shard.changes import CleanClose

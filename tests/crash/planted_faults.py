@@ -12,7 +12,8 @@ from medium import Medium
 from siltstone.errors import MediumError
 from siltstone.format.constants import CLUSTER_SIZE, SLOT_OFFSETS
 from siltstone.format.seal import End, Position, journal_key, parse_seal
-from siltstone.format.superblock import FREE, decode_slot
+from siltstone.format.superblock import FREE
+from siltstone.format.superblock_slot import decode_slot
 from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal

@@ -45,6 +45,28 @@ PACKED = (
 )
 
 
+#: the same for hash stores: what they hold is overwritten and deleted before and after
+INCARNATED = (
+    ("batch", "roll", "incarnate"),
+    ("batch", "append", "delete", "roll", "incarnate", "kill"),
+    ("batch", "roll", "incarnate", "delete", "flush", "kill"),
+    ("batch", "roll", "incarnate", "delete", "roll", "incarnate"),
+    ("batch", "roll", "incarnate", "delete", "roll", "incarnate", "merge"),
+    ("batch", "roll", "incarnate", "batch", "append", "roll", "pack", "incarnate", "close"),
+    ("batch", "roll", "incarnate", "batch", "delete", "roll", "pack", "close", "incarnate", "merge"),
+    ("batch", "roll", "incarnate", "merge", "delete", "roll", "incarnate", "append", "merge", "kill"),
+    ("append", "delete", "roll", "incarnate"),
+    ("append", "roll", "incarnate", "delete", "roll", "incarnate", "merge"),
+)
+
+
+@pytest.mark.parametrize("workload", INCARNATED, ids=" ".join)
+def test_incarnation_and_merging_cut_off_anywhere(workload, full_battery):
+    battery = OrderBattery(limit=200 if full_battery else 8, seed=5, room=4 * EXTENTS)
+    battery.run(workload)
+    assert battery.states > 3
+
+
 @pytest.mark.parametrize("workload", PACKED, ids=" ".join)
 def test_packing_cut_off_anywhere(workload, full_battery):
     battery = OrderBattery(limit=200 if full_battery else 8, seed=3, room=2 * EXTENTS)

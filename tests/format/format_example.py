@@ -15,8 +15,8 @@ from siltstone.format.superblock import (
     Extent,
     RecordedType,
     Superblock,
-    encode_slot,
 )
+from siltstone.format.superblock_slot import encode_slot
 from siltstone.journal.sealed import SealedJournal
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ from siltstone.format.superblock import (
     KIND_RESERVE,
     Extent,
     Superblock,
-    decode_slot,
-    encode_slot,
     first_extent_offset,
 )
+from siltstone.format.superblock_slot import decode_slot, encode_slot
 from siltstone.shard.space import as_empty
 from siltstone.volume import allocator
 

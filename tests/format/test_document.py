@@ -16,7 +16,8 @@ from format_example import EXTENT, UUID
 
 from siltstone.format import constants
 from siltstone.format.seal import is_valid, journal_key, parse_seal
-from siltstone.format.superblock import KINDS, SHARDS_MAX, STATES, decode_slot
+from siltstone.format.superblock import KINDS, SHARDS_MAX, STATES
+from siltstone.format.superblock_slot import decode_slot
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 

@@ -20,13 +20,15 @@ from siltstone.format.superblock import (
     KIND_JOURNAL,
     Extent,
     RecordedType,
-    Slot,
     Superblock,
+    dump_extent,
+    parse_dump,
+)
+from siltstone.format.superblock_slot import (
+    Slot,
     choose_slot,
     decode_slot,
-    dump_extent,
     encode_slot,
-    parse_dump,
     slot_length,
     slot_version,
 )

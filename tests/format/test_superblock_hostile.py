@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from superblocks import MIB, SAMPLE, sealed_slot, superblocks
 
 from siltstone.errors import ForeignVolumeError, SiltstoneError, VersionError
-from siltstone.format.superblock import Superblock, decode_slot, encode_slot
+from siltstone.format.superblock_slot import decode_slot, encode_slot
+
+if TYPE_CHECKING:
+    from siltstone.format.superblock import Superblock
 
 PAYLOAD_MAX = 524_256
 

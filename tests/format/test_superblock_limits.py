@@ -11,14 +11,8 @@ import siltstone
 from siltstone import HashInfo
 from siltstone.errors import DiskFullError, ForeignVolumeError
 from siltstone.format.constants import SUPERBLOCK_PAYLOAD_MAX
-from siltstone.format.superblock import (
-    KIND_RESERVE,
-    Extent,
-    Superblock,
-    choose_slot,
-    decode_slot,
-    encode_slot,
-)
+from siltstone.format.superblock import KIND_RESERVE, Extent, Superblock
+from siltstone.format.superblock_slot import choose_slot, decode_slot, encode_slot
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,6 +34,7 @@ LAYERS = (
     ("journal",),
     ("index",),
     ("hash_store",),
+    ("lookup",),
     ("log_store",),
     ("shard",),
     ("plugin",),

@@ -9,10 +9,10 @@ from contextlib import suppress
 from indexed_log import HASH, SECRET, TYPES
 from shared_log import EXTENT, EXTENTS, SIZE, SharedLog, all_keys, entries_for
 
-from siltstone.index.lookup import Reader
 from siltstone.index.types import KeyTypes
 from siltstone.index.view import IndexView
 from siltstone.log_store.memory import shared_memory
+from siltstone.lookup.reader import Reader
 from siltstone.volume.mapping import Mapping
 
 

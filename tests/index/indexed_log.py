@@ -9,9 +9,9 @@ import numpy as np
 
 from siltstone.format.kernels import ClusterWriter, SealKey
 from siltstone.index.layout import layout_bytes
-from siltstone.index.lookup import Reader
 from siltstone.index.table import LogIndex
 from siltstone.index.types import KeyTypes
+from siltstone.lookup.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from indexed_log import CLUSTER, HASH, KEYLESS, IndexedLog, deletion, entry, packed
+from indexed_log import CLUSTER, HASH, KEYLESS, SECRET, IndexedLog, deletion, entry, packed
+
+from siltstone.format.seal import journal_key
+from siltstone.hash_store.builder import HashStoreBuilder
+from siltstone.hash_store.extent import plan
+from siltstone.hash_store.older import OlderStores
+from siltstone.hash_store.sorting import sort_entries
+from siltstone.hash_store.view import HashStoreView
+from siltstone.index.table import ABSENT, DELETED, PUT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from siltstone.index.table import LogIndex
 
 KEYS = st.integers(0, 40)
 OPERATIONS = st.lists(
@@ -37,13 +51,35 @@ def key_of(number: int) -> bytes:
     return number.to_bytes(32, "little")
 
 
+def show_hash_store(index: LogIndex, entries: Iterable[Written]) -> None:
+    """Let lookups go on in a hash store of these."""
+    key = journal_key(bytes(16), 1, 1)
+    stream = sort_entries(index.types, SECRET, [packed(one.packed for one in entries)])
+    clusters = plan(len(stream) // 3, len(stream), 254)
+    extent = bytearray(clusters * CLUSTER)
+
+    def write(offset: int, data: memoryview) -> None:
+        extent[offset : offset + len(data)] = data
+
+    builder = HashStoreBuilder(
+        key, 1, index.types, SECRET, write, entries_max=len(stream) // 3, clusters=clusters
+    )
+    builder.add(stream)
+    builder.finish()
+    view = HashStoreView(extent, key, index.types, SECRET)
+    index.list_older(OlderStores([view]), [(1, 1, 0, len(extent))])
+
+
 class Journals(RuleBasedStateMachine):
     """Journals that are packed and dropped, beside lists of what they hold and what the index names."""
 
-    @initialize(keeps_deletions=st.booleans(), journal_bytes=st.sampled_from([8 * CLUSTER, 32 * CLUSTER]))
-    def start(self, keeps_deletions: bool, journal_bytes: int) -> None:
+    @initialize(older=st.booleans(), journal_bytes=st.sampled_from([8 * CLUSTER, 32 * CLUSTER]))
+    def start(self, older: bool, journal_bytes: int) -> None:
         self.log = IndexedLog(2, journal_bytes=journal_bytes)
-        self.keeps_deletions = self.log.index.keeps_deletions = keeps_deletions
+        #: what a hash store says, for half of the keys; it is older than every journal
+        self.older = {key: Written(0, "put", key) for key in range(0, 41, 2)} if older else {}
+        if older:
+            show_hash_store(self.log.index, self.older.values())
         self.written = 0
         self.journals: dict[int, list[Written]] = {}
         self.named: dict[int, Written] = {}
@@ -57,7 +93,8 @@ class Journals(RuleBasedStateMachine):
         self.log.apply(packed(one.packed for one in batch))
         self.journals.setdefault(self.log.number, []).extend(batch)
         for one in batch:
-            if one.what == "put" or (one.what == "delete" and self.keeps_deletions):
+            # Of a key that the hash store has the deletion is remembered.
+            if one.what == "put" or (one.what == "delete" and one.key in self.older):
                 self.named[one.key] = one
             elif one.what == "delete":
                 self.named.pop(one.key, None)
@@ -126,13 +163,22 @@ class Journals(RuleBasedStateMachine):
     def says_what_the_model_says(self) -> None:
         keys = np.array([list(key_of(key)) for key in range(41)], np.uint8)
         found, payloads = self.log.reader.get_many(HASH, keys, 48)
-        puts = {key: one for key, one in self.named.items() if one.what == "put"}
+        seen = self.older | self.named
+        puts = {key: one for key, one in seen.items() if one.what == "put"}
         assert {key for key in range(41) if found[key]} == set(puts)
         for key, one in puts.items():
             assert payloads[key].tobytes() == one.packed[2:]
             assert self.log.get(HASH, key_of(key)) == one.packed[2:]
-        assert self.log.index.contains_many(HASH, keys).tolist() == found.tolist()
-        assert self.log.index.records == len(puts)
+        states = self.log.index.states_of(HASH, keys).tolist()
+        deleted = {key for key, one in self.named.items() if one.what == "delete"}
+        assert states == [
+            PUT if key in self.named.keys() - deleted else DELETED if key in deleted else ABSENT
+            for key in range(41)
+        ]
+        assert self.log.index.records == len(self.named) - len(deleted)
+        assert self.log.index.tombstones == len(deleted)
+        twice = (self.named.keys() - deleted) & self.older.keys()
+        assert self.log.index.keys == len(puts) + len(twice)
         for number, written in self.journals.items():
             entries, deletions, keyless, named = self.log.index.tally(number)
             assert named == sum(self.named.get(one.key) == one for one in written if one.what != "keyless")
@@ -153,11 +199,12 @@ def test_a_journal_that_is_named_is_not_forgotten():
         log.index.detach(0)
 
 
-def test_a_deletion_is_remembered_only_when_asked_for():
+def test_a_deletion_is_remembered_only_where_a_hash_store_has_the_key():
     log = IndexedLog(1)
     log.apply(packed([deletion(HASH, key_of(1))]))
     assert log.index.tally(0) == (1, 1, 0, 0)
-    log.index.keeps_deletions = True
-    log.apply(packed([deletion(HASH, key_of(1))]))
-    assert log.index.tally(0) == (2, 2, 0, 1)
-    assert (log.index.records, log.get(HASH, key_of(1))) == (0, None)
+    show_hash_store(log.index, [Written(0, "put", 1), Written(0, "delete", 2)])
+    assert log.get(HASH, key_of(1)) is not None
+    log.apply(packed([deletion(HASH, key_of(1)), deletion(HASH, key_of(2)), deletion(HASH, key_of(3))]))
+    assert log.index.tally(0) == (4, 4, 0, 1)
+    assert (log.index.records, log.index.keys, log.get(HASH, key_of(1))) == (0, -1, None)

@@ -13,10 +13,10 @@ from indexed_log import HASH, SECRET, SHORT, TYPES, VARYING, IndexedLog, deletio
 from test_table_model import BATCH, key_of, payload_of
 from test_table_threads import HOT, payloads_for, random_keys, stream_of, versions_in
 
-from siltstone.index.lookup import Reader
 from siltstone.index.pending import Pending
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
+from siltstone.lookup.reader import Reader
 
 
 def pending() -> Pending:

@@ -7,10 +7,10 @@ import pytest
 from indexed_log import HASH, KEYLESS, SECRET, TYPES, IndexedLog, deletion, entry, packed
 
 from siltstone.index.layout import JOURNALS_MAX, SLOT_BYTES, layout_bytes
-from siltstone.index.lookup import Reader
 from siltstone.index.routing import Router
 from siltstone.index.table import LogIndex
 from siltstone.index.types import KeyTypes
+from siltstone.lookup.reader import Reader
 
 
 def random_keys(count: int, seed: int = 1) -> np.ndarray:
@@ -88,7 +88,7 @@ def test_a_million_and_a_half_keys_are_all_found():
         rows[:, 3:] = keys[start : start + 50_000]
         assert log.apply(rows.ravel()) == 0
     assert log.index.records == 750_000
-    assert not log.index.contains_many(HASH, keys[:750_000]).any()
+    assert not log.index.states_of(HASH, keys[:750_000]).any()
     assert_all_there(log, keys[750_000:])
 
 

@@ -126,7 +126,7 @@ class IndexAndDict(RuleBasedStateMachine):
             found, payloads = self.log.reader.get_many(kind, keys, width)
             assert found.tolist() == [value is not None for value in expected]
             assert [row.tobytes() for row in payloads] == [value or bytes(width) for value in expected]
-            assert self.log.index.contains_many(kind, keys).tolist() == found.tolist()
+            assert self.log.index.states_of(kind, keys).tolist() == [int(here) for here in found]
         for number in range(0, 70, 3):
             key = key_of(VARYING, number)
             assert self.log.get(VARYING, key) == self.held.get((VARYING, key))

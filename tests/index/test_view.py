@@ -16,16 +16,16 @@ from indexed_log import CLUSTER, HASH, SECRET, TYPES, IndexedLog
 from shared_log import SIZE, Writer, all_keys, versions_of
 
 from siltstone.index.layout import layout_bytes
-from siltstone.index.lookup import Reader
 from siltstone.index.table import LogIndex
 from siltstone.index.types import KeyTypes
 from siltstone.index.view import IndexView
+from siltstone.lookup.reader import Reader
 from siltstone.volume.mapping import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-JOURNALS_AT, SEGMENTS_AT = 4096, 4096 + 64 * 1024 + 4096
+JOURNALS_AT, SEGMENTS_AT = 4096, 4096 + 64 * 1024 + 2 * 4096
 
 
 @pytest.fixture

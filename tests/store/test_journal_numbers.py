@@ -10,7 +10,12 @@ from store_records import assert_holds, rows
 
 from siltstone.errors import LogStoreFullError
 from siltstone.format.seal import End
-from siltstone.format.superblock import ACTIVE, CLOSED, KIND_JOURNAL, Extent
+from siltstone.format.superblock import (
+    ACTIVE,
+    CLOSED,
+    KIND_JOURNAL,
+    Extent,
+)
 from siltstone.index.layout import JOURNALS_MAX
 
 BLOCK = 64 * 1024

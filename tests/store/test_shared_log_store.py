@@ -11,12 +11,12 @@ import pytest
 
 from siltstone.format.superblock import EMPTY, KIND_JOURNAL, Extent
 from siltstone.index.layout import JOURNAL_BYTES_MAX, JOURNALS_MAX
-from siltstone.index.lookup import Reader
 from siltstone.index.types import KeyTypes
 from siltstone.index.view import IndexView
 from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
 from siltstone.log_store.mirror import MirrorSpace
+from siltstone.lookup.reader import Reader
 from siltstone.plugin.types import BackendOptions
 from siltstone_plugins.memory import MemoryBackend, open_memory
 

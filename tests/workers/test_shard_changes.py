@@ -22,9 +22,8 @@ from siltstone.format.superblock import (
     KIND_RESERVE,
     Extent,
     Superblock,
-    decode_slot,
-    encode_slot,
 )
+from siltstone.format.superblock_slot import decode_slot, encode_slot
 from siltstone.shard.changes import (
     CleanClose,
     Give,
@@ -37,8 +36,8 @@ from siltstone.shard.changes import (
     Settled,
     TakeEmpty,
     TakeFresh,
-    taken_by,
 )
+from siltstone.shard.space import taken_by
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import change_from_wire, change_to_wire
 

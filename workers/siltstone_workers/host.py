@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from siltstone.index.lookup import Reader
     from siltstone.journal.recovery import JournalRecovery
+    from siltstone.lookup.reader import Reader
     from siltstone.plugin.hosting import WorkerInfo
     from siltstone.shard.changes import JournalEnd
     from siltstone.shard.figures import ShardFigures

@@ -9,9 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, LockedError, ShardAwayError, SiltstoneError
-from siltstone.index.lookup import Reader
 from siltstone.index.view import AwayIndex, IndexView
 from siltstone.log_store.memory import IndexSize
+from siltstone.log_store.older_views import OlderViews
+from siltstone.lookup.reader import Reader
 from siltstone.plugin.hosting import OpenShards, WorkerInfo
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import ProtocolError
@@ -145,6 +146,7 @@ class JoinedShards(OpenShards):
             size.segments,
             size.window_bytes,
             map_journal,
+            OlderViews(backend, self._joining.volume.superblock.uuid, self._joining.types).open,
         )
 
     def _listen(self) -> None:
@@ -196,7 +198,7 @@ class JoinedShards(OpenShards):
             for shard, size in zip(worker["shards"], worker["sizes"], strict=True)
         }
         return tuple(
-            ShardFigures(shard, index.records, limits.get(shard, 0), index.bytes)
+            ShardFigures(shard, index.keys, limits.get(shard, 0), index.bytes)
             for shard, index in enumerate(self._indexes)
         )
 

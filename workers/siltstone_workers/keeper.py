@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
-from siltstone.format.superblock import encode_slot
+from siltstone.format.superblock_slot import encode_slot
 from siltstone_workers.channel import ChannelClosedError
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import unpack_value

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import ClosedError, ShardAwayError
-from siltstone.index.lookup import Reader
 from siltstone.index.view import AwayIndex
+from siltstone.lookup.reader import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -149,6 +149,9 @@ _CHANGES: Final[dict[str, type[Any]]] = {
         changes.Roll,
         changes.Settle,
         changes.Pack,
+        changes.TakeHashStore,
+        changes.Incarnate,
+        changes.Merge,
     )
 }
 
@@ -158,8 +161,10 @@ def change_to_wire(change: ShardChange) -> list[Any]:
     fields: list[Any] = [getattr(change, name) for name in change.__dataclass_fields__]
     if isinstance(change, changes.Settle):
         fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
-    elif isinstance(change, changes.Pack):
-        fields = [change.shard, list(change.sources), [[one.extent, one.end] for one in change.packed]]
+    elif isinstance(change, changes.Pack | changes.Incarnate):
+        fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
+    elif isinstance(change, changes.Merge):
+        fields[1] = list(change.sources)
     return [type(change).__name__, fields]
 
 
@@ -179,19 +184,28 @@ def _change(value: Any) -> ShardChange:
         return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
     if kind is changes.Pack:
         shard, sources, packed = items
-        return changes.Pack(
-            _count(shard),
-            tuple(map(_count, _list(sources))),
-            tuple(
-                changes.Packed(_count(extent), _end(end))
-                for extent, end in (_list(one, 2) for one in _list(packed))
-            ),
-        )
+        return changes.Pack(_count(shard), _counts(sources), _packed(packed))
+    if kind is changes.Incarnate:
+        shard, sources, packed, hash_store = items
+        return changes.Incarnate(_count(shard), _counts(sources), _packed(packed), _count_or_none(hash_store))
+    if kind is changes.Merge:
+        shard, sources, merged = items
+        return changes.Merge(_count(shard), _counts(sources), _count_or_none(merged))
     if kind is changes.TakeFresh:
         numbers, kept = items
         return changes.TakeFresh(tuple(map(_count, _list(numbers))), _flag(kept))
     change: ShardChange = kind(*map(_count, items))
     return change
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    return tuple(map(_count, _list(value)))
+
+
+def _packed(value: Any) -> tuple[changes.Packed, ...]:
+    return tuple(
+        changes.Packed(_count(extent), _end(end)) for extent, end in (_list(one, 2) for one in _list(value))
+    )
 
 
 def _settled(value: Any) -> Settled:

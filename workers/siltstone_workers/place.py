@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from siltstone.index.pending import Pending
 from siltstone.index.view import IndexView
+from siltstone.log_store.older_views import OlderViews
 from siltstone.shard.opening import index_size
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.ledger import Ledger
@@ -73,6 +74,7 @@ class WorkerPlace:
                 size.segments,
                 size.window_bytes,
                 map_journal,
+                OlderViews(backend, hosting.volume.superblock.uuid, hosting.opening.types).open,
             )
         return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from siltstone.errors import SiltstoneError
-from siltstone.format.superblock import encode_slot
+from siltstone.format.superblock_slot import encode_slot
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import Kind, change_from_wire, expect

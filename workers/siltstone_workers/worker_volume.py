@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from siltstone.errors import PoisonedError, SiltstoneError, StateError
-from siltstone.format.superblock import Superblock, decode_slot
+from siltstone.format.superblock_slot import decode_slot
 from siltstone.volume.ports import Ports
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import pack_value, unpack_value
@@ -16,7 +16,7 @@ from siltstone_workers.messages import Kind, change_to_wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from siltstone.format.superblock import Extent
+    from siltstone.format.superblock import Extent, Superblock
     from siltstone.volume.backend import Backend
     from siltstone_workers.inbox import Inbox
 

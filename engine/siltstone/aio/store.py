@@ -162,6 +162,11 @@ class AsyncStore:
         store = self._open()
         await self._threads.run(store.pack)
 
+    async def incarnate(self) -> None:
+        """Turn everything into hash stores, now; see :meth:`siltstone.Store.incarnate`."""
+        store = self._open()
+        await self._threads.run(store.incarnate)
+
     async def close(self) -> None:
         """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
 

@@ -22,7 +22,7 @@ from siltstone.shard.opening import OpenOptions
 if TYPE_CHECKING:
     from siltstone.core.options import StoreOptions
     from siltstone.format.superblock import Superblock
-    from siltstone.index.lookup import Reader
+    from siltstone.lookup.reader import Reader
     from siltstone.plugin.hosting import OpenShards
     from siltstone.plugin.types import EntryType
     from siltstone.volume.volume import Volume

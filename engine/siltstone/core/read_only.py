@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError
-from siltstone.index.lookup import Reader
+from siltstone.lookup.reader import Reader
 from siltstone.plugin.hosting import OpenShards
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.opening import open_shards_read_only
@@ -45,7 +45,7 @@ class ReadOnlyShards(OpenShards):
                 number,
                 store.records,
                 store.size.records,
-                store.index.bytes,
+                store.memory,
                 ends[number].journal if number in ends else None,
                 ends[number].end.position if number in ends else None,
             )

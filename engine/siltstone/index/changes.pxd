@@ -31,11 +31,12 @@ cdef extern from * nogil:
 cdef enum:
     SEARCH_NODES = 200
     FILL_PERCENT = 94
+    SHRUNK_PERCENT = 75
 
 
-cdef inline bint may_be_older(Table *table, uint64_t hashed) noexcept nogil:
-    """Whether something older than every journal may hold the key, so that its deletion must be remembered."""
-    return table.keeps_deletions
+cdef inline bint is_older(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
+    """Whether a hash store has the key, so that its deletion must be remembered."""
+    return table.older_holds != NULL and table.older_holds(table.older, hashed, kind, key, size)
 
 
 cdef inline bint has_fingerprint(const uint64_t *one, const uint64_t *two, uint64_t fingerprint) noexcept nogil:
@@ -158,24 +159,41 @@ cdef inline void release(Table *table, uint64_t number, uint64_t window, uint64_
         memset(bucket(table, number, window, 0), 0, size)  # it must be empty when it is used again
 
 
-cdef inline int grow(Table *table, uint64_t number, bint shared) noexcept nogil:
-    """Rebuild a segment a quarter larger; 0, or -1 where its window ends."""
+cdef inline bint resize(Table *table, uint64_t number, uint64_t buckets, bint shared) noexcept nogil:
+    """Rebuild a segment with so many buckets; False where its slots do not fit."""
     cdef Segment *segment = &table.segments[number]
-    cdef uint64_t old = segment.buckets, window = segment.window, buckets = old
-    while True:
-        buckets += buckets // 4
-        if buckets * (BUCKET * 8) > table.window_bytes:
-            return -1
-        if rebuild(table, number, buckets):
-            break
+    cdef uint64_t old = segment.buckets, window = segment.window
+    if not rebuild(table, number, buckets):
         release(table, number, 1 - window, buckets, shared)
+        return False
     begin_change(&segment.sequence)
     segment.buckets = <uint32_t>buckets
     segment.window = <uint32_t>(1 - window)
     end_change(&segment.sequence)
     table.header.bytes += (buckets - old) * (BUCKET * 8)
     release(table, number, window, old, shared)
-    return 0
+    return True
+
+
+cdef inline int grow(Table *table, uint64_t number, bint shared) noexcept nogil:
+    """Rebuild a segment a quarter larger; 0, or -1 where its window ends."""
+    cdef uint64_t buckets = table.segments[number].buckets
+    while True:
+        buckets += buckets // 4
+        if buckets * (BUCKET * 8) > table.window_bytes:
+            return -1
+        if resize(table, number, buckets, shared):
+            return 0
+
+
+cdef inline void shrink(Table *table, uint64_t number, uint64_t least, bint shared) noexcept nogil:
+    """Rebuild a segment as small as its slots allow, where that is less than half; not below `least` buckets."""
+    cdef Segment *segment = &table.segments[number]
+    cdef uint64_t wanted = <uint64_t>segment.slots * 100 // (BUCKET * SHRUNK_PERCENT) + 1
+    if wanted < least:
+        wanted = least
+    if 2 * wanted < segment.buckets:
+        resize(table, number, wanted, shared)
 
 
 cdef inline void count_records(Table *table, uint64_t hashed, bint more) noexcept nogil:
@@ -249,7 +267,7 @@ cdef inline int remove(Table *table, uint64_t hashed, uint64_t place, int kind, 
     """Do what a deletion at `place` says; 0, or -1 where the segment cannot grow any more."""
     cdef bint deleted
     cdef uint64_t *slot
-    if may_be_older(table, hashed):
+    if is_older(table, hashed, kind, key, size):
         return put(table, hashed, place, kind, key, size, shared, True)
     slot = find_slot(table, hashed, kind, key, size, &deleted)
     if slot != NULL:

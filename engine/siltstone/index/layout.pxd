@@ -44,6 +44,7 @@ cdef enum:
     SEGMENT_BUCKETS_FIRST = 96
     CHUNK = 64
     ENTRY_MAX = 254
+    OLDER_MAX = 64              # hash stores of a shard
 
     TAIL_IN_LOG = 0       # the last cluster is where its number says
     TAIL_IN_MEMORY = 1    # it is the unwritten tail
@@ -79,11 +80,27 @@ cdef struct Header:
     uint64_t lives              # how many a journal was attached
     uint64_t slots              # that name something: a record, or a deletion that is remembered
 
+# A hash store of the shard, for those who look into the index from other processes.
+cdef struct Listed:
+    uint64_t offset             # of its extent in the volume [bytes]
+    uint64_t length
+    uint64_t generation
+    uint32_t extent
+    uint32_t reserved
+
+# Those there are, newest first. An even sequence is the version of the list; 0: there never was any.
+cdef struct OlderList:
+    uint64_t sequence
+    uint32_t count
+    uint32_t reserved
+    Listed stores[OLDER_MAX]
+
 cdef enum:
     ABI = 2                     # rises with every change of what lies in the memory, or where
     JOURNALS_AT = 4096
     TAIL_AT = 4096 + 64 * 1024
-    SEGMENTS_AT = 4096 + 64 * 1024 + 4096
+    OLDER_AT = 4096 + 64 * 1024 + 4096
+    SEGMENTS_AT = 4096 + 64 * 1024 + 2 * 4096
 
 # Where this process sees the extent of a journal. `life` says which journal `base` and `length` belong to: it is
 # cleared before they change and set after.
@@ -92,6 +109,9 @@ cdef struct Map:
     const uint8_t *base
     uint64_t length
     uint64_t reserved
+
+# Whether the hash stores that `older` is hold a key: asked by the writer, which does not know what they are.
+ctypedef bint (*OlderHolds)(void *older, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil
 
 # What the writer has counted of a journal: all that was appended to it, alive or not.
 cdef struct Tally:
@@ -114,7 +134,9 @@ cdef struct Table:
     uint64_t k0
     uint64_t k1
     Tally *tallies              # of the writer; NULL in a view
-    bint keeps_deletions
+    OlderList *listed
+    void *older                 # the hash stores as this process has them open: what hash_store/older.pxd says
+    OlderHolds older_holds      # NULL where there never were any
 
 
 cdef inline Py_ssize_t windows_at(Py_ssize_t segments) noexcept nogil:

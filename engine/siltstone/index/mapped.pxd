@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from siltstone.index.layout cimport JOURNALS, Map, Table
+from siltstone.index.layout cimport JOURNALS, Map, OlderHolds, Table
 from siltstone.index.types cimport KeyTypes
 
 
@@ -32,6 +32,7 @@ cdef class MappedIndex:
     cdef Table table
     cdef Map maps[JOURNALS]
     cdef list views
+    cdef readonly object older      # the hash stores, which `table.older` points into
     cdef list replaced
     cdef object memory
     cdef const uint8_t[::1] bytes_view
@@ -41,5 +42,7 @@ cdef class MappedIndex:
                      Py_ssize_t window_bytes) except -1
     cdef int check_journal(self, int journal) except -1
     cdef int set_map(self, int journal, view, uint64_t life) except -1
+    cdef int take_older(self, older, void *stores, OlderHolds holds) except -1
+    cdef int renew_older(self) except -1
     cdef int drop_replaced(self) except -1
     cdef int map_again(self, int journal) except -1

@@ -7,7 +7,7 @@ from siltstone.index.layout import layout_bytes
 
 from siltstone.index.guard cimport install
 from siltstone.index.layout cimport (
-    JOURNALS, JOURNALS_AT, SEGMENTS_AT, TAIL_AT, Header, Journal, Segment, load_relaxed, sip_load, store_release,
+    JOURNALS, JOURNALS_AT, OLDER_AT, SEGMENTS_AT, TAIL_AT, Header, Journal, OlderHolds, OlderList, Segment, load_relaxed, sip_load, store_release,
     windows_at)
 
 cdef Turns turns
@@ -56,7 +56,9 @@ cdef class MappedIndex:
         self.table.window_bytes = window_bytes
         self.table.maps = self.maps
         self.table.tallies = NULL
-        self.table.keeps_deletions = False
+        self.table.listed = <OlderList *>(base + OLDER_AT)
+        self.table.older = NULL
+        self.table.older_holds = NULL
         self.table.key_offset = types.offset
         self.table.key_size = types.size
         self.table.known = types.known
@@ -68,6 +70,19 @@ cdef class MappedIndex:
     def records(self):
         """Keys in the index."""
         return load_relaxed(&self.table.header.records)
+
+    @property
+    def tombstones(self):
+        """Deletions that are remembered, since a hash store has the key."""
+        return load_relaxed(&self.table.header.slots) - load_relaxed(&self.table.header.records)
+
+    @property
+    def keys(self):
+        """Keys that lookups find here and in the hash stores; at most: one that was put again since a hash store
+        has it counts twice.
+        """
+        self.renew_older()
+        return self.records - self.tombstones + (0 if self.older is None else self.older.records)
 
     @property
     def bytes(self):
@@ -95,6 +110,20 @@ cdef class MappedIndex:
         entry.base = base
         entry.length = length
         store_release(&entry.life, life)
+        return 0
+
+    cdef int take_older(self, older, void *stores, OlderHolds holds) except -1:
+        """Let lookups go on in these hash stores; `older` keeps them alive."""
+        if self.older is not None:
+            self.replaced.append((turns.now, self.older))
+        self.older = older
+        self.table.older_holds = holds
+        store_release(<uint64_t *>&self.table.older, <uint64_t>stores)
+        return 0
+
+    cdef int renew_older(self) except -1:
+        """Open the hash stores that are listed, where they are others than a lookup found."""
+        # The writer's own change with the list.
         return 0
 
     cdef int drop_replaced(self) except -1:

@@ -19,14 +19,20 @@ import numpy as np
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX
 
-from siltstone.index.changes cimport apply_run, find_slot
+from siltstone.index.changes cimport apply_run, find_slot, shrink
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
-    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
-    TAIL_IN_SLOT, Header, Journal, Table, Tally, begin_change, end_change, key_hash, store_release)
+    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, OLDER_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
+    TAIL_IN_SLOT, Header, Journal, OlderList, Table, Tally, begin_change, end_change, key_hash, store_release)
 from siltstone.index.living cimport Living, drop_run, living_run, move_run
 from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.types cimport KeyTypes, check_key
+
+
+#: the place of an entry that the index does not name
+NO_PLACE = np.uint64(0xFFFFFFFFFFFFFFFF)
+#: what an index knows of a key
+ABSENT, PUT, DELETED = range(3)
 
 
 cdef struct Run:
@@ -65,8 +71,9 @@ cdef void contains_guarded(void *argument) noexcept nogil:
     for i in range(query.count):
         key = query.keys + i * query.key_size
         hashed = key_hash(query.table.k0, query.table.k1, query.kind, key, query.key_size)
-        query.flags[i] = (find_slot(query.table, hashed, query.kind, key, query.key_size, &deleted) != NULL
-                          and not deleted)
+        query.flags[i] = 0
+        if find_slot(query.table, hashed, query.kind, key, query.key_size, &deleted) != NULL:
+            query.flags[i] = 2 if deleted else 1
 
 
 cdef struct Look:
@@ -120,11 +127,22 @@ cdef class LogIndex(MappedIndex):
         header.segments = segments
         header.window_bytes = window_bytes
         for i in range(segments):
-            # Sizes spread over the quarter that a segment grows by, see above.
-            self.table.segments[i].buckets = <uint32_t>(SEGMENT_BUCKETS_FIRST * 1.25 ** (i / segments))
+            self.table.segments[i].buckets = self.first_buckets(i)
             header.bytes += self.table.segments[i].buckets * (BUCKET * 8)
         # Last: who finds it finds all the rest.
         store_release(&header.magic, MAGIC)
+
+    cdef uint32_t first_buckets(self, Py_ssize_t segment):
+        """Sizes spread over the quarter that a segment grows by, see above."""
+        return <uint32_t>(SEGMENT_BUCKETS_FIRST * 1.25 ** (segment / (self.table.segment_mask + 1)))
+
+    def shrink(self):
+        """Give back the memory of segments that are less than half full, as after :meth:`drop`."""
+        cdef uint64_t i, least
+        for i in range(self.table.segment_mask + 1):
+            least = self.first_buckets(i)
+            with nogil:
+                shrink(&self.table, i, least, self.shared)
 
     def attach(self, int journal, view not None, uint64_t offset=0, uint32_t extent=0, uint64_t generation=0):
         """Let places in journal number `journal` be read from `view`, the bytes of its whole extent.
@@ -152,14 +170,25 @@ cdef class LogIndex(MappedIndex):
         end_change(&entry.sequence)
         self.drop_replaced()
 
-    @property
-    def keeps_deletions(self):
-        """Whether the index remembers deletions, since something older than its journals may hold the keys."""
-        return self.table.keeps_deletions
+    def list_older(self, older not None, list listing not None):
+        """Let lookups go on in hash stores where the index knows nothing of a key, in other processes too.
 
-    @keeps_deletions.setter
-    def keeps_deletions(self, bint value):
-        self.table.keeps_deletions = value
+        :param older: a :class:`siltstone.hash_store.older.OlderStores` that was given to no index yet
+        :param listing: of each, newest first, (extent id, generation, offset, length) [bytes]
+        """
+        cdef OlderList *listed = self.table.listed
+        cdef Py_ssize_t i
+        if len(listing) > OLDER_MAX:
+            raise ValueError(f"{len(listing)} hash stores; at most {OLDER_MAX}")
+        begin_change(&listed.sequence)
+        for i, (extent, generation, offset, length) in enumerate(listing):
+            listed.stores[i].extent, listed.stores[i].generation = extent, generation
+            listed.stores[i].offset, listed.stores[i].length = offset, length
+        listed.count = <uint32_t>len(listing)
+        # The version that the list has when the change ends.
+        older.attach(self, listed.sequence + 1)
+        end_change(&listed.sequence)
+        self.drop_replaced()
 
     def tally(self, int journal):
         """(entries, those of them that delete, those without a key, entries that the index names) of a journal."""
@@ -323,8 +352,8 @@ cdef class LogIndex(MappedIndex):
             dropped = drop_run(&self.table, &stream[0], stream.shape[0], &before[0])
         return dropped
 
-    def contains_many(self, int kind, const uint8_t[:, ::1] keys not None):
-        """Which of the (n, key size) keys are here, as (n,) bool."""
+    def states_of(self, int kind, const uint8_t[:, ::1] keys not None):
+        """What is known of (n, key size) keys, as (n,) uint8: ABSENT, PUT or DELETED."""
         found = np.zeros(keys.shape[0], np.uint8)
         cdef uint8_t[::1] flags = found
         cdef Contains query
@@ -337,4 +366,4 @@ cdef class LogIndex(MappedIndex):
                 failed = guarded(contains_guarded, &query)
             if failed:
                 raise unreadable("looking up keys")
-        return found.view(bool)
+        return found

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 from siltstone.index.mapped import MappedIndex
 from siltstone.index.types import Bytes, KeyTypes
@@ -12,6 +13,7 @@ class IndexView(MappedIndex):
         segments: int,
         window_bytes: int,
         map: Callable[[int, int, int], Bytes],  # noqa: A002
+        older: Callable[[list[tuple[int, int, int, int]]], Any] | None = None,
     ) -> None: ...
     def map_journal(self, number: int) -> bool: ...
 

@@ -6,7 +6,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX, layout_bytes
 
-from siltstone.index.layout cimport ABI, MAGIC, Header, Journal, load_acquire, load_relaxed, unchanged, wait_a_moment
+from siltstone.index.layout cimport (
+    ABI, MAGIC, OLDER_MAX, Header, Journal, OlderList, load_acquire, load_half, load_relaxed, unchanged, wait_a_moment)
 from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.types cimport KeyTypes
 
@@ -19,18 +20,22 @@ cdef class IndexView(MappedIndex):
     :param secret: 16 bytes, the writer's
     :param segments: the writer's
     :param window_bytes: the writer's [bytes]
+    :param older: gets a list of hash stores, newest first, each (extent id, generation, offset, length) [bytes];
+        returns a :class:`siltstone.hash_store.older.OlderStores` of them, made for this call. As with `map`. Without it there must never be any
     :param map: gets (journal number, offset in the volume, length) [bytes]; returns the buffer of that extent, which
         is kept as long as a lookup may read it. What it is told comes out of the shared memory: it checks that the
         range is one that may be mapped. May be called by several threads at once.
     """
 
     cdef object map
+    cdef object open_older
 
     def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
-                 Py_ssize_t window_bytes, map not None):
+                 Py_ssize_t window_bytes, map not None, older=None):
         cdef Header *header
         self.lay_out(memory, types, secret, segments, window_bytes)
         self.map = map
+        self.open_older = older
         header = self.table.header
         if load_acquire(&header.magic) != MAGIC:
             raise ValueError("there is no index in this memory yet")
@@ -76,6 +81,29 @@ cdef class IndexView(MappedIndex):
 
     cdef int map_again(self, int journal) except -1:
         self.map_journal(journal)
+        return 0
+
+    cdef int renew_older(self) except -1:
+        cdef OlderList *listed = self.table.listed
+        cdef uint64_t seen
+        cdef uint32_t waits = 0, count, i
+        while True:
+            seen = load_acquire(&listed.sequence)
+            count = load_half(&listed.count)
+            if not seen & 1 and count <= OLDER_MAX:
+                listing = [(load_half(&listed.stores[i].extent), load_relaxed(&listed.stores[i].generation),
+                            load_relaxed(&listed.stores[i].offset), load_relaxed(&listed.stores[i].length))
+                           for i in range(count)]
+                if unchanged(&listed.sequence, seen):
+                    break
+            if wait_a_moment(&waits):
+                return 0
+        # Another thread may have been faster.
+        if self.open_older is None:
+            raise ValueError(f"the index lists {len(listing)} hash stores, and this view was told of no way to open any")
+        if self.older is None or self.older.version != seen:
+            self.open_older(listing).attach(self, seen)
+            self.drop_replaced()
         return 0
 
 

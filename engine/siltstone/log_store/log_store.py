@@ -10,13 +10,15 @@ from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.kernels import split_entries
 from siltstone.format.seal import seals_of
+from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
-from siltstone.index.table import LogIndex
+from siltstone.index.table import ABSENT, PUT, LogIndex
 from siltstone.journal.log_reader import LogReader
 from siltstone.log_store.mirror import Mirror
+from siltstone.log_store.older_views import OlderViews, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy import uint64
     from numpy.typing import NDArray
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
+    from siltstone.hash_store.view import HashStoreView
     from siltstone.index.types import KeyTypes
     from siltstone.journal.sealed import SealedJournal, Writable
     from siltstone.log_store.memory import IndexSize
@@ -71,6 +74,7 @@ class LogStore:
     ) -> None:
         self.backend = backend
         self.uuid = uuid
+        self.types = types
         self.size = size
         self.mirrors = mirrors
         self.index = LogIndex(
@@ -81,28 +85,41 @@ class LogStore:
             size.window_bytes,
             shared=memory is not None,
         )
+        self._older = OlderViews(backend, uuid, types)
+        self._hash_stores: list[Extent] = []  # newest first
         self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
         self._mirrors: dict[int, Mirror] = {}
 
     @property
     def records(self) -> int:
-        """Keys that are found here."""
-        return self.index.records
+        """Keys that are found here; see :attr:`siltstone.index.mapped.MappedIndex.keys`."""
+        return self.index.keys
+
+    @property
+    def slots(self) -> int:
+        """What the index has a slot for: records, and deletions that are remembered."""
+        return self.index.records + self.index.tombstones
 
     @property
     def room(self) -> int:
         """Keys that surely still fit."""
-        return max(0, self.size.records - self.index.records)
+        return max(0, self.size.records - self.slots)
 
     def check_room(self, records: int) -> None:
         """LogStoreFullError where the index may not take `records` keys more."""
         # What brings no key needs no room, also where the budget has become smaller than what is here.
-        if records and self.index.records + records > self.size.records:
+        if records and self.slots + records > self.size.records:
             raise LogStoreFullError(
-                f"the index holds {self.index.records} records and its budget ends at {self.size.records};"
+                f"the index holds {self.slots} records and its budget ends at {self.size.records};"
                 f" {records} more do not fit: open the store with a larger index_memory",
                 limit=self.size.records,
             )
+
+    @property
+    def memory(self) -> int:
+        """Of the index, and of what is kept of the hash stores [bytes]."""
+        views: tuple[HashStoreView, ...] = self.index.older.views if self.index.older else ()
+        return self.index.bytes + sum(view.memory_bytes for view in views)
 
     # ---- journals
 
@@ -175,6 +192,46 @@ class LogStore:
     ) -> int:
         """Let the index name the copies of entries in a journal; see :meth:`siltstone.index.table.LogIndex.move`."""
         return self.index.move(self._numbers[extent.id], stream, places, positions)
+
+    # ---- hash stores
+
+    @property
+    def hash_stores(self) -> tuple[Extent, ...]:
+        """Those that lookups go on in, newest first."""
+        return tuple(self._hash_stores)
+
+    def show_hash_stores(self, extents: Sequence[Extent]) -> None:
+        """Let lookups go on in these, newest first; DamageError where the filter of one is not as it was written.
+
+        The writer's alone, like every change. From when it returns nobody begins to read in others.
+        """
+        listing = listed(extents)
+        self.index.list_older(self._older.open(listing), listing)
+        self._hash_stores = list(extents)
+
+    def open_hash_store(self, extent: Extent) -> HashStoreView:
+        """One hash store by itself, whether lookups go on in it or not."""
+        return self._older.view(listed([extent])[0])
+
+    def contains_many(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of the (n, size) keys are here, as (n,) bool."""
+        states = self.index.states_of(kind, keys)
+        found: NDArray[np.bool_] = states == PUT
+        # Newest first: the first store that knows anything of a key decides.
+        left = np.flatnonzero(states == ABSENT)
+        for view in () if self.index.older is None else self.index.older.views:
+            known, _entries = view.find_many(kind, np.ascontiguousarray(keys[left]), 1)
+            found[left[known == FOUND]] = True
+            left = left[known == NOT_FOUND]
+        return found
+
+    def drop(self, stream: NDArray[np.uint8], places: NDArray[uint64]) -> int:
+        """Take entries out of the index; see :meth:`siltstone.index.table.LogIndex.drop`."""
+        return self.index.drop(stream, places)
+
+    def shrink(self) -> None:
+        """Give back the memory that the index no longer needs."""
+        self.index.shrink()
 
     # ---- replay
 

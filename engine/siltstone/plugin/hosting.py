@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone.index.lookup import Reader
     from siltstone.index.types import KeyTypes
     from siltstone.journal.recovery import JournalRecovery
+    from siltstone.lookup.reader import Reader
     from siltstone.plugin.types import BackendOptions, BackendType
     from siltstone.shard.opening import OpenOptions
     from siltstone.volume.volume import Volume

@@ -7,10 +7,19 @@ crosses a pipe, is checked there against what its sender owns, and is applied to
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import StateError
-from siltstone.format.superblock import ACTIVE, CLOSED, EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.format.superblock import (
+    ACTIVE,
+    CLOSED,
+    EMPTY,
+    KIND_HASH_STORE,
+    KINDS_IN_USE,
+    Superblock,
+)
+from siltstone.hash_store.extent import CLUSTERS_MAX
 from siltstone.shard import space
 from siltstone.volume import allocator
 
@@ -20,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CleanClose",
     "Give",
+    "Incarnate",
     "JournalEnd",
+    "Merge",
     "Pack",
     "Packed",
     "Reserve",
@@ -30,8 +41,11 @@ __all__ = [
     "ShardChange",
     "TakeEmpty",
     "TakeFresh",
-    "taken_by",
+    "TakeHashStore",
 ]
+
+
+HASH_STORE_SIZE_MAX: Final = CLUSTERS_MAX * CLUSTER_SIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +91,30 @@ class TakeFresh:
 
 @dataclass(frozen=True, slots=True)
 class Give:
-    """Give an empty journal of `shard` back."""
+    """Give an empty journal or hash store of `shard` back."""
 
     shard: int
     extent: int
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        _owned(superblock, self.shard, self.extent, EMPTY)
+        space.owned(superblock, self.shard, self.extent, EMPTY, *KINDS_IN_USE)
         return allocator.give(superblock, self.extent)
+
+    def shards(self, superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {self.shard}
+
+
+@dataclass(frozen=True, slots=True)
+class TakeHashStore:
+    """Take an extent of `size` bytes as a hash store of `shard` that is about to be filled."""
+
+    shard: int
+    size: int
+
+    def __call__(self, superblock: Superblock) -> Superblock:
+        superblock, extent = allocator.take(superblock, self.size, HASH_STORE_SIZE_MAX)
+        return space.as_empty_hash_store(superblock, extent, self.shard)
 
     def shards(self, superblock: Superblock) -> set[int]:
         """The shards that it is about."""
@@ -119,13 +149,13 @@ class Roll:
         if self.old is not None:
             changed.append(
                 replace(
-                    _owned(superblock, self.shard, self.old, ACTIVE),
+                    space.owned(superblock, self.shard, self.old, ACTIVE),
                     state=CLOSED,
-                    end=_known(self.end, self.old),
+                    end=space.known(self.end, self.old),
                 )
             )
         if self.fresh is not None:
-            extent = _owned(superblock, self.shard, self.fresh, EMPTY)
+            extent = space.owned(superblock, self.shard, self.fresh, EMPTY)
             changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, self.shard)))
         return superblock.with_extents(*changed)
 
@@ -160,16 +190,16 @@ class Settle:
     def __call__(self, superblock: Superblock) -> Superblock:
         for one in self.settled:
             if one.fresh is not None:
-                extent = _owned(superblock, one.shard, one.fresh, EMPTY)
+                extent = space.owned(superblock, one.shard, one.fresh, EMPTY)
                 order = space.next_order(superblock, one.shard)
                 superblock = superblock.with_extents(replace(extent, state=ACTIVE, order=order))
             if one.recovered is None:
                 continue
-            extent = _owned(superblock, one.shard, one.recovered, ACTIVE)
+            extent = space.owned(superblock, one.shard, one.recovered, ACTIVE)
             if one.dropped:
-                superblock = _free(superblock, extent)
+                superblock = space.freed(superblock, extent)
             else:
-                closed = replace(extent, state=CLOSED, end=_known(one.end, extent.id))
+                closed = replace(extent, state=CLOSED, end=space.known(one.end, extent.id))
                 superblock = superblock.with_extents(closed)
         return superblock
 
@@ -200,7 +230,7 @@ class CleanClose:
     def __call__(self, superblock: Superblock) -> Superblock:
         changed = [
             replace(
-                _owned(superblock, one.shard, one.extent, ACTIVE),
+                space.owned(superblock, one.shard, one.extent, ACTIVE),
                 state=CLOSED if one.closed else ACTIVE,
                 end=one.end,
             )
@@ -226,7 +256,7 @@ class Pack:
     packed: tuple[Packed, ...]
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        sources = [_owned(superblock, self.shard, number, CLOSED) for number in self.sources]
+        sources = [space.owned(superblock, self.shard, number, CLOSED) for number in self.sources]
         orders = sorted(source.order for source in sources)
         between = [
             extent.id
@@ -242,9 +272,9 @@ class Pack:
         # Each takes the place of one of them; where they are fewer, the newest places.
         places = orders[len(orders) - len(self.packed) :]
         for source in sources:
-            superblock = _free(superblock, source)
+            superblock = space.freed(superblock, source)
         for one, order in zip(self.packed, places, strict=True):
-            extent = _owned(superblock, self.shard, one.extent, EMPTY)
+            extent = space.owned(superblock, self.shard, one.extent, EMPTY)
             superblock = superblock.with_extents(replace(extent, state=CLOSED, end=one.end, order=order))
         return space.with_reserve_of_free(superblock, self.shard)
 
@@ -253,46 +283,77 @@ class Pack:
         return {self.shard}
 
 
-ShardChange = TakeEmpty | TakeFresh | Give | Reserve | Roll | Settle | Pack
+@dataclass(frozen=True, slots=True)
+class Incarnate:
+    """Let a hash store, and `packed` journals for what has no key, take the place of the oldest journals of `shard`.
 
+    :param sources: those journals, all closed; freed
+    :param hash_store: filled; None where nothing of them has a key that counts
+    """
 
-def taken_by(superblock: Superblock, shard: int) -> Extent:
-    """The empty journal that `shard` got with the very write that made this superblock."""
-    for extent in superblock.extents:
-        if extent.shard == shard and extent.state == EMPTY and extent.generation == superblock.sequence:
-            return extent
-    raise StateError(
-        f"shard {shard}: the superblock names no journal that it took", what="shard", state="no journal"
-    )
+    shard: int
+    sources: tuple[int, ...]
+    packed: tuple[Packed, ...]
+    hash_store: int | None
 
-
-def _free(superblock: Superblock, extent: Extent) -> Superblock:
-    """Give a journal's extent back, as the shard's reserve where it has none and the size is right."""
-    size = space.first_size(superblock.erase_block)
-    if allocator.reserve_of(superblock, extent.shard) is None and extent.length == size:
-        return allocator.reserve(superblock, extent.id, extent.shard)
-    return allocator.give(superblock, extent.id)
-
-
-def _owned(superblock: Superblock, shard: int, number: int, state: str) -> Extent:
-    """The extent, if it is a journal of the shard in this state: what comes from another process may be wrong."""
-    try:
-        extent = superblock.extent(number)
-    except KeyError as error:
-        raise StateError(f"there is no extent {number}", what=f"extent {number}", state="absent") from error
-    if extent.kind != KIND_JOURNAL or extent.shard != shard or extent.state != state:
-        raise StateError(
-            f"extent {number} is no {state} journal of shard {shard}, but {extent.kind} {extent.state} of"
-            f" shard {extent.shard}",
-            what=f"extent {number}",
-            state=extent.state,
+    def __call__(self, superblock: Superblock) -> Superblock:
+        oldest = superblock.journals(self.shard)[: len(self.sources)]
+        if not self.sources or {extent.id for extent in oldest} != set(self.sources):
+            raise StateError(
+                f"shard {self.shard}: {list(self.sources)} are not its oldest journals",
+                what=f"shard {self.shard}",
+                state="not the oldest",
+            )
+        superblock = Pack(self.shard, self.sources, self.packed)(superblock)
+        if self.hash_store is None:
+            return superblock
+        filled = space.owned(superblock, self.shard, self.hash_store, EMPTY, KIND_HASH_STORE)
+        return superblock.with_extents(
+            replace(filled, state=CLOSED, order=max(extent.order for extent in oldest))
         )
-    return extent
+
+    def shards(self, superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {self.shard}
 
 
-def _known(end: End | None, number: int) -> End:
-    if end is None:
-        raise StateError(
-            f"journal {number} is closed without an end", what=f"journal {number}", state="no end"
-        )
-    return end
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Let one hash store take the place of `sources`, neighbouring hash stores of `shard`, and free those.
+
+    :param merged: filled; None where nothing of them is left, or they are given up
+    """
+
+    shard: int
+    sources: tuple[int, ...]
+    merged: int | None
+
+    def __call__(self, superblock: Superblock) -> Superblock:
+        found = [
+            space.owned(superblock, self.shard, number, CLOSED, KIND_HASH_STORE) for number in self.sources
+        ]
+        numbers = [extent.id for extent in superblock.hash_stores(self.shard)]
+        oldest = min(map(numbers.index, self.sources), default=0)
+        if not found or set(numbers[oldest : oldest + len(found)]) != set(self.sources):
+            raise StateError(
+                f"shard {self.shard}: hash stores {list(self.sources)} are no neighbours",
+                what=f"shard {self.shard}",
+                state="no neighbours",
+            )
+        for source in found:
+            superblock = allocator.give(superblock, source.id)
+        if self.merged is None:
+            return space.with_reserve_of_free(superblock, self.shard)
+        filled = space.owned(superblock, self.shard, self.merged, EMPTY, KIND_HASH_STORE)
+        order = max(source.order for source in found)
+        superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order))
+        return space.with_reserve_of_free(superblock, self.shard)
+
+    def shards(self, superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {self.shard}
+
+
+ShardChange = (
+    TakeEmpty | TakeFresh | Give | Reserve | Roll | Settle | Pack | TakeHashStore | Incarnate | Merge
+)

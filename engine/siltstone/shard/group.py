@@ -10,6 +10,8 @@ from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogSt
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
+from siltstone.shard.incarnation import Incarnation, choose_oldest
+from siltstone.shard.merging import choose_merge, merge_hash_stores
 from siltstone.shard.packing import Packing, worth_packing
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from siltstone.volume.shard_volume import ShardVolume
 
 _log = logging.getLogger(__name__)
+#: part of its budget above which the oldest journals of an index are incarnated
+INCARNATE_ABOVE = 0.75
 #: seconds that housekeeping rests after it failed
 _PAUSE_SECONDS = 10.0
 
@@ -71,6 +75,9 @@ class ShardGroup:
                     break
                 except JournalFullError:
                     self._roll(shard, stream)
+                except LogStoreFullError:
+                    if not self._make_index_room(shard, records):
+                        raise
 
     def delete(self, number: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
@@ -102,6 +109,23 @@ class ShardGroup:
                     raise
             else:
                 return
+
+    def _make_index_room(self, shard: Shard, records: int) -> bool:
+        """Let the index of a shard take `records` more; False where it is too small for them even when empty.
+
+        Housekeeping does this in time; who puts faster waits here.
+        """
+        with self._pack_lock:
+            if shard.store.room >= records:
+                return True
+            if shard.broken is not None or records > shard.store.size.records:
+                return False
+            if self._incarnate(shard):
+                return True
+        with self._flush_lock:
+            shard.freeze()
+        with self._pack_lock:
+            return self._incarnate(shard) or shard.store.room >= records
 
     def _make_space(self) -> bool:
         """Free what is dead in any shard; False where nothing is that pays, or that can be without more space."""
@@ -172,6 +196,9 @@ class ShardGroup:
                     shard.make_spare()
             for shard in shards:
                 self.pack(shard)
+                if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
+                    self.incarnate(shard)
+                self.merge(shard)
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
@@ -194,12 +221,44 @@ class ShardGroup:
             _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
             return True
 
+    def incarnate(self, shard: Shard) -> bool:
+        """Turn the oldest closed journals of a shard into a hash store; False where there are none."""
+        with self._pack_lock:
+            return self._incarnate(shard)
+
+    def _incarnate(self, shard: Shard) -> bool:
+        run = choose_oldest(shard)
+        if run is None:
+            return False
+        Incarnation(shard, run, lambda: self.flush(only=[shard])).carry_out()
+        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in run.sources])
+        return True
+
+    def merge(self, shard: Shard, *, everything: bool = False) -> bool:
+        """Merge hash stores of a shard, those of one size or everything; False where there is nothing to merge."""
+        with self._pack_lock:
+            stores = shard.store.hash_stores
+            sources = stores if everything and len(stores) > 1 else choose_merge(stores)
+            if not sources:
+                return False
+            merge_hash_stores(shard, sources)
+            _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
+            return True
+
     def tidy(self, *, incarnate: bool) -> bool:
         """Pack some journals now, if any are more than half dead; whether there may be more to do.
 
-        :param incarnate: turn full journals into hash stores too, however much room the index has
+        :param incarnate: incarnate everything and merge it, however much room the index has
         """
-        return any(self.pack(shard) for shard in list(self.shards.values()))
+        shards = list(self.shards.values())
+        if not incarnate:
+            return any(self.pack(shard) for shard in shards)
+        for shard in shards:
+            with self._flush_lock:
+                shard.freeze()
+        return any(self.incarnate(shard) for shard in shards) or any(
+            self.merge(shard, everything=True) for shard in shards
+        )
 
     def end(self) -> tuple[JournalEnd, ...]:
         """Take nothing more, flush everything; where each active journal ends, for the mark of a clean close.
@@ -232,7 +291,7 @@ class ShardGroup:
                 number,
                 shard.store.records,
                 shard.store.size.records,
-                shard.store.index.bytes,
+                shard.store.memory,
                 None if shard.journal is None else shard.journal.extent.id,
                 None if shard.journal is None else shard.journal.position,
             )

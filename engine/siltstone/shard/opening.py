@@ -15,15 +15,22 @@ import numpy as np
 
 from siltstone.errors import DiskFullError
 from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE
-from siltstone.format.seal import End, seals_of
-from siltstone.format.superblock import ACTIVE, EMPTY, KIND_JOURNAL, Extent, Superblock
+from siltstone.format.superblock import (
+    ACTIVE,
+    EMPTY,
+    KIND_JOURNAL,
+    Extent,
+    Superblock,
+)
+from siltstone.hash_store.sorting import cluster_entries
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import JournalRecovery, recover
 from siltstone.journal.sealed import SealedJournal
 from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
-from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh, taken_by
+from siltstone.shard import space
+from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from siltstone.format.seal import End
     from siltstone.index.types import KeyTypes
     from siltstone.log_store.log_store import Others
     from siltstone.log_store.mirror import MirrorSpace
@@ -146,6 +154,7 @@ def open_shards_read_only(
     meter = _Meter(volume.superblock, options)
 
     def replay(plan: _Plan) -> LogStore:
+        plan.store.show_hash_stores(volume.superblock.hash_stores(plan.number)[::-1])
         for extent in volume.superblock.journals(plan.number):
             end = ends.get(extent.id) or extent.end
             assert end is not None
@@ -239,7 +248,7 @@ def _take_fresh(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
         try:
             # A store that holds nothing yet gets its journals and its reserves in one go.
             superblock = volume.publish(TakeFresh(tuple(wanting), kept=not new), optional=not new)
-            chosen |= {number: taken_by(superblock, number) for number in wanting}
+            chosen |= {number: space.taken_by(superblock, number) for number in wanting}
         except DiskFullError:
             if new or volume.poisoned:
                 raise
@@ -259,7 +268,7 @@ def _take_singly(volume: ShardVolume, wanting: list[int], chosen: dict[int, Exte
             if volume.poisoned:
                 raise
         else:
-            chosen[number] = taken_by(superblock, number)
+            chosen[number] = space.taken_by(superblock, number)
 
 
 def _copy_small(volume: ShardVolume, plan: _Plan) -> None:
@@ -272,19 +281,11 @@ def _copy_small(volume: ShardVolume, plan: _Plan) -> None:
         return
     reader = LogReader(volume.backend, volume.superblock.uuid, volume.extent(plan.recovered.journal))
     for _first, data in reader.chunks(end.cluster):
-        plan.fresh.append_stream(bodies(data, BODY_SIZE))
+        plan.fresh.append_stream(cluster_entries(data, BODY_SIZE))
     last, _slot = reader.last_cluster(end)
     if end.byte:
         plan.fresh.append_stream(np.frombuffer(last[: end.byte], np.uint8))
     plan.copied = plan.fresh.begin_flush()
-
-
-def bodies(clusters: memoryview, last_used: int) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    """The entries of some verified clusters, packed; of the last cluster at most `last_used` bytes."""
-    used = seals_of(clusters)["used"].tolist()
-    used[-1] = min(used[-1], last_used)
-    pieces = [clusters[number * CLUSTER_SIZE :][:size] for number, size in enumerate(used)]
-    return np.frombuffer(b"".join(pieces), np.uint8)
 
 
 def _settled(plan: _Plan) -> Settled:
@@ -341,6 +342,8 @@ def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOption
 
     def one(plan: _Plan) -> Shard:
         shard = Shard(plan.number, volume, plan.store, plan.fresh)
+        # Before the replay: what is deleted in the journals must be remembered where a hash store has it.
+        plan.store.show_hash_stores(superblock.hash_stores(plan.number)[::-1])
         for extent in superblock.journals(plan.number):
             fresh = plan.fresh is not None and extent.id == plan.fresh.extent.id
             end = plan.fresh.end if fresh and plan.fresh is not None else extent.end
@@ -372,19 +375,20 @@ def _resumed(volume: ShardVolume, store: LogStore, extent: Extent, end: End, tai
 def _spare(volume: ShardVolume, plan: _Plan) -> SealedJournal | None:
     """The largest empty journal that an earlier run left; its slots are written anew, not flushed.
 
-    The others, which a run that was cut off while it packed may have left, are given back.
+    Other empty ones, which a run that was cut off while it packed or merged may have left, are given back.
     """
-    empties = sorted(
-        (
-            extent
-            for extent in volume.superblock.extents
-            if extent.shard == plan.number and extent.kind == KIND_JOURNAL and extent.state == EMPTY
-        ),
-        key=lambda extent: extent.length,
-    )
-    chosen = empties.pop() if empties and plan.store.has_room_for_journal() else None
-    for extent in empties:
-        volume.publish(Give(plan.number, extent.id))
+    left = [
+        extent
+        for extent in volume.superblock.extents
+        if extent.shard == plan.number and extent.state == EMPTY
+    ]
+    journals = [extent for extent in left if extent.kind == KIND_JOURNAL]
+    chosen = max(journals, key=lambda extent: extent.length, default=None)
+    if not plan.store.has_room_for_journal():
+        chosen = None
+    for extent in left:
+        if extent is not chosen:
+            volume.publish(Give(plan.number, extent.id))
     if chosen is None:
         return None
     spare = SealedJournal(plan.store.add(chosen), volume.superblock.uuid, chosen, volume.flush)

@@ -20,7 +20,7 @@ from siltstone.format.constants import (
 from siltstone.format.superblock import CLOSED
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard import space
-from siltstone.shard.changes import Give, Pack, Packed, TakeEmpty, TakeFresh, taken_by
+from siltstone.shard.changes import Give, Pack, Packed, TakeEmpty, TakeFresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from siltstone.format.superblock import Extent
     from siltstone.journal.sealed import SealedJournal
     from siltstone.log_store.log_store import JournalTally
+    from siltstone.shard.changes import Incarnate
     from siltstone.shard.shard import Shard
 
 #: clusters that are looked through at once: half a millisecond in which the shard takes no entries
@@ -153,14 +154,20 @@ class Packing:
         self._keep(source, last, end.cluster, end.byte)
 
     def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
+        stream, places, largest = self._living(source, clusters, first, last_used)
+        if len(places):
+            self._add(stream, places, largest)
+
+    def _living(
+        self, source: Extent, clusters: memoryview, first: int, last_used: int
+    ) -> tuple[NDArray[np.uint8], NDArray[uint64], int]:
         shard = self._shard
         with shard.lock:
             shard.check()
-            stream, places, largest = shard.store.living(
-                source, clusters, first, last_used, keep_deletes=not self._run.oldest
-            )
-        if len(places) == 0:
-            return
+            return shard.store.living(source, clusters, first, last_used, keep_deletes=not self._run.oldest)
+
+    def _add(self, stream: NDArray[np.uint8], places: NDArray[uint64], largest: int) -> None:
+        """Let entries go to a fresh journal."""
         if self._held + len(stream) > _OUTPUT_BYTES:
             self._write_out()
         self._pieces.append(_Piece(stream.copy(), places.copy()))
@@ -191,7 +198,7 @@ class Packing:
             if volume.poisoned or size > space.first_size(volume.superblock.erase_block):
                 raise
             superblock = volume.publish(TakeFresh((shard.number,), kept=True))
-        return taken_by(superblock, shard.number)
+        return space.taken_by(superblock, shard.number)
 
     def _make_durable(self) -> None:
         # What made the entries that are given up dead must not be lost after them.
@@ -211,6 +218,13 @@ class Packing:
     # ---- switching
 
     def _switch(self) -> None:
+        packed = self._show_outputs()
+        self._let_go()
+        sources = tuple(source.id for source in self._run.sources)
+        self._publish(Pack(self._shard.number, sources, packed))
+
+    def _show_outputs(self) -> tuple[Packed, ...]:
+        """Let the index name the copies."""
         shard, store = self._shard, self._shard.store
         packed = []
         for output in self._outputs:
@@ -221,23 +235,27 @@ class Packing:
                 with shard.lock:
                     store.move(extent, piece.stream, piece.places, positions)
             output.copies = []
-        # Readers let go of the sources first: once the superblock has freed them, anything may be written there.
+        return tuple(packed)
+
+    def _let_go(self) -> None:
+        """Let no lookup read the sources: once the superblock has freed them, anything may be written there."""
+        shard, store = self._shard, self._shard.store
         for source in self._run.sources:
-            named = store.tally(source)
-            if named is None or named.named:
+            tally = store.tally(source)
+            if tally is None or tally.named:
                 raise StateError(
-                    f"shard {shard.number}: journal {source.id} was packed, and the index still names {named}",
+                    f"shard {shard.number}: journal {source.id} was copied, and the index still names it: {tally}",
                     what=f"journal {source.id}",
                     state="named",
                 )
         with shard.lock:
             for source in self._run.sources:
                 store.remove(source)
+
+    def _publish(self, change: Pack | Incarnate) -> None:
         try:
-            shard.volume.publish(
-                Pack(shard.number, tuple(source.id for source in self._run.sources), tuple(packed))
-            )
+            self._shard.volume.publish(change)
         except SiltstoneError as error:
             # The medium may or may not have it, and says the same either way: but which journals there are is unknown.
-            shard.refuse(error.to_keep())
+            self._shard.refuse(error.to_keep())
             raise

@@ -22,7 +22,7 @@ from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX, SLOT_CLUS
 from siltstone.format.kernels import measure_stream
 from siltstone.journal.sealed import SealedJournal, log_clusters
 from siltstone.shard import space
-from siltstone.shard.changes import Give, Roll, TakeEmpty, taken_by
+from siltstone.shard.changes import Give, Roll, TakeEmpty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,7 +111,7 @@ class Shard:
         """
         with self.lock:
             self._writable()
-            found = self.store.index.contains_many(kind, keys)
+            found = self.store.contains_many(kind, keys)
             if found.any():
                 self._append(delete_stream(kind, keys[found]), 0)
             return found
@@ -245,7 +245,7 @@ class Shard:
                     raise
                 size = max(size // 2, least)
             else:
-                return taken_by(superblock, self.number)
+                return space.taken_by(superblock, self.number)
 
     def new_journal(self, extent: Extent) -> SealedJournal:
         """The writer of an empty journal, which can be read from here on; its slots are not written yet."""
@@ -292,6 +292,20 @@ class Shard:
                 return
             end = None if old is None else self._flush_for_roll(old)
             self._publish_roll(old, end, fresh)
+
+    def freeze(self) -> None:
+        """Close the active journal, unless it is empty, so that it can be incarnated; the next one takes the writes.
+
+        The caller holds the group's flush lock. DiskFullError where there is no space for the next one.
+        """
+        self.check()
+        if self.journal is None or self.journal.position == (0, 0):
+            return
+        self.make_spare()
+        with self.lock:
+            fresh, old = self.spare, self.journal
+            if fresh is not None and old is not None:
+                self._publish_roll(old, self._flush_for_roll(old), fresh)
 
     def _fits(self, stream: NDArray[np.uint8]) -> bool:
         return self.journal is not None and not self.journal.given_up and self.journal.fits(stream)

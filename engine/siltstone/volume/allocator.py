@@ -33,18 +33,16 @@ def free_bytes(superblock: Superblock) -> int:
     return sum(extent.length for extent in superblock.extents if extent.kind == KIND_FREE)
 
 
-def take(superblock: Superblock, size: int) -> tuple[Superblock, Extent]:
+def take(superblock: Superblock, size: int, limit: int = JOURNAL_SIZE_MAX) -> tuple[Superblock, Extent]:
     """Take `size` bytes, rounded up to erase blocks: the smallest free extent that fits, else space at the end.
 
     Returns the changed superblock and the extent, still free; whether the medium reaches to its end is for
-    the caller to see.
+    the caller to see. BatchTooLargeError beyond `limit`.
     """
     size = round_to_erase_blocks(size, superblock.erase_block)
-    if size > max(JOURNAL_SIZE_MAX, superblock.erase_block):
+    if size > max(limit, superblock.erase_block):
         raise BatchTooLargeError(
-            f"an extent of {size} bytes is needed; at most {JOURNAL_SIZE_MAX}",
-            size=size,
-            limit=JOURNAL_SIZE_MAX,
+            f"an extent of {size} bytes is needed; at most {limit}", size=size, limit=limit
         )
     fitting = [extent for extent in superblock.extents if extent.kind == KIND_FREE and extent.length >= size]
     if not fitting:

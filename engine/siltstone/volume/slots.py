@@ -12,13 +12,7 @@ from siltstone.format.constants import (
     SLOT_OFFSETS,
     SLOT_SIZE,
 )
-from siltstone.format.superblock import (
-    Slot,
-    choose_slot,
-    decode_slot,
-    slot_length,
-    slot_version,
-)
+from siltstone.format.superblock_slot import Slot, choose_slot, decode_slot, slot_length, slot_version
 
 if TYPE_CHECKING:
     from siltstone.volume.backend import Backend

@@ -18,7 +18,13 @@ from siltstone.errors import (
     StateError,
 )
 from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN, EXTENTS_OFFSET, JOURNAL_SIZE_MAX
-from siltstone.format.superblock import EMPTY, FREE, SHARDS_MAX, Superblock, encode_slot
+from siltstone.format.superblock import (
+    EMPTY,
+    FREE,
+    SHARDS_MAX,
+    Superblock,
+)
+from siltstone.format.superblock_slot import encode_slot
 from siltstone.volume import allocator
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import erase_slots, read_superblock, write_slots

@@ -1,4 +1,4 @@
-"""Lookups in the indexes of all shards, without a lock."""
+"""Lookups in the indexes and hash stores of all shards, without a lock."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
@@ -7,6 +7,7 @@ from libc.string cimport memcmp, memcpy, memset
 
 import numpy as np
 
+from siltstone.hash_store.older cimport OlderStores
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
@@ -15,8 +16,10 @@ from siltstone.index.layout cimport (
 from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
     ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
-from siltstone.index.search cimport PRESENT, STUCK, UNMAPPED, Found, Patience, fits, lookup, names
+from siltstone.index.search cimport PRESENT, UNMAPPED, Found, fits, names
 from siltstone.index.types cimport KeyTypes, check_key
+from siltstone.lookup.older cimport DAMAGED_STORE, NOWHERE, OTHER_STORES, Missed
+from siltstone.lookup.query cimport Query, answer_missed, fill, miss, search, search_older
 
 cdef extern from "sched.h" nogil:
     int sched_yield()
@@ -25,25 +28,6 @@ cdef enum:
     SHARDS_MAX = 4096
     # Maps that one lookup may make before it is any further: more is a writer that goes round in circles.
     MAPS_MAX = 4096
-
-
-cdef struct Query:
-    Table **tables
-    Waiting **pending       # NULL, or for each shard NULL or what is on its way to it
-    uint32_t shards
-    int kind
-    const uint8_t *keys
-    int key_size
-    Py_ssize_t count
-    Py_ssize_t done         # keys that were answered
-    uint8_t *flags
-    uint8_t *rows
-    int payload_size
-    uint8_t *entry
-    bint no_memory          # why no more were, or
-    Found stop              # UNMAPPED or STUCK
-    uint32_t shard          # where
-    uint32_t journal
 
 
 cdef bint quick(Table *table, uint64_t slot, uint64_t life, int kind, const uint8_t *key, int size, uint8_t *out,
@@ -69,16 +53,6 @@ cdef bint quick(Table *table, uint64_t slot, uint64_t life, int kind, const uint
         return False
     memcpy(out, at + 2, payload_size)
     return unchanged(&journal.sequence, seen)
-
-
-cdef Found search(Query *query, uint32_t shard, uint64_t hashed, const uint8_t *key, uint8_t *entry) noexcept nogil:
-    """Look one key up with all patience; where that was not enough, the query says where."""
-    cdef Patience patience
-    patience.waits = 0
-    query.stop = lookup(query.tables[shard], hashed, query.kind, key, query.key_size, entry, &patience)
-    query.shard = shard
-    query.journal = patience.unmapped
-    return query.stop
 
 
 cdef bint ask_pending(Query *query, Py_ssize_t i, const uint64_t *hashes, const uint32_t *shards, bint *answered,
@@ -134,15 +108,6 @@ cdef bint ask_all_pending(Query *query, const uint64_t *hashes, const uint32_t *
     return True
 
 
-cdef inline void fill(Query *query, Py_ssize_t i, bint present, const uint8_t *entry) noexcept nogil:
-    """Write the row of key i: the entry that was found, where there is one and it has the size that is asked for."""
-    query.flags[i] = present and entry[0] - 2 == query.payload_size
-    if query.flags[i]:
-        memcpy(query.rows + i * query.payload_size, entry + 2, query.payload_size)
-    else:
-        memset(query.rows + i * query.payload_size, 0, query.payload_size)
-
-
 cdef bint get_chunk(Query *query) noexcept nogil:
     """Look up at most CHUNK keys in three passes, so that each waits for memory once for all of them.
 
@@ -156,6 +121,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint32_t shards[CHUNK]
     cdef bint answered[CHUNK]
     cdef bint asked
+    cdef Missed missed
     cdef Table *table
     cdef Segment *segment
     cdef uint64_t *one
@@ -207,25 +173,27 @@ cdef bint get_chunk(Query *query) noexcept nogil:
             base = query.tables[shards[i]].maps[(slots_found[i] & PLACES) >> OFFSET_BITS].base
             prefetch(base + (slots_found[i] & OFFSETS))
             prefetch(base + (slots_found[i] & OFFSETS) + 49)
+    missed.count = 0
     for i in range(query.count):
         if asked and answered[i]:
             continue
         table = query.tables[shards[i]]
-        query.flags[i] = 0
         if slots_found[i] == 0:
             # Nothing bears the fingerprint, and no move or growth went on meanwhile: it is not there.
             if not sequences[i] & 1 and unchanged(&table.segments[segment_of(table, hashes[i])].sequence, sequences[i]):
-                memset(query.rows + i * query.payload_size, 0, query.payload_size)
+                if not miss(query, &missed, <int>i, shards[i]):
+                    return False
                 continue
         elif quick(table, slots_found[i], lives[i], query.kind, query.keys + i * size, size,
                    query.rows + i * query.payload_size, query.payload_size):
             query.flags[i] = 1
             continue
         found = search(query, shards[i], hashes[i], query.keys + i * size, entry)
-        if found > PRESENT:
+        if found > PRESENT or (found != PRESENT and not miss(query, &missed, <int>i, shards[i])):
             return False
-        fill(query, i, found == PRESENT and entry[1] != TYPE_DELETE, entry)
-    return True
+        if found == PRESENT:
+            fill(query, i, entry[1] != TYPE_DELETE, entry)
+    return missed.count == 0 or answer_missed(query, &missed, hashes, shards, entry)
 
 
 cdef void get_guarded(void *argument) noexcept nogil:
@@ -244,9 +212,16 @@ cdef void get_guarded(void *argument) noexcept nogil:
             query.flags[0] = answer == PUT
             query.done = 1
             return
-    if search(query, shard, hashed, query.keys, query.entry) <= PRESENT:
-        query.flags[0] = query.stop == PRESENT and query.entry[1] != TYPE_DELETE
-        query.done = 1
+    if search(query, shard, hashed, query.keys, query.entry) > PRESENT:
+        return
+    if query.stop != PRESENT:
+        if not search_older(query, shard, hashed, query.keys, query.entry):
+            return
+        if query.older == NOWHERE:
+            query.done = 1
+            return
+    query.flags[0] = query.entry[1] != TYPE_DELETE
+    query.done = 1
 
 
 cdef void get_many_guarded(void *argument) noexcept nogil:
@@ -259,6 +234,7 @@ cdef void get_many_guarded(void *argument) noexcept nogil:
         part.rows = query.rows + query.done * query.payload_size
         if not get_chunk(&part):
             query.stop, query.shard, query.journal, query.no_memory = part.stop, part.shard, part.journal, part.no_memory
+            query.older, query.store, query.cluster = part.older, part.store, part.cluster
             return
         query.done += part.count
 
@@ -347,6 +323,7 @@ cdef class Reader:
         query.done, query.no_memory = 0, False
         query.pending = NULL if self.pending is None else self.waiting
         while True:
+            query.older = NOWHERE
             turn = begin_lookup(self.turns)
             with nogil:
                 failed = guarded(look, query)
@@ -359,6 +336,12 @@ cdef class Reader:
                 raise MemoryError("no memory to look up pending entries")
             if query.done > before:
                 before, maps = query.done, 0
+            if query.older == DAMAGED_STORE:
+                raise self.damage(query)
+            if query.older == OTHER_STORES and maps < MAPS_MAX:
+                maps += 1
+                (<MappedIndex>self.indexes[query.shard]).renew_older()
+                continue
             if query.stop == UNMAPPED and maps < MAPS_MAX:
                 maps += 1
                 (<MappedIndex>self.indexes[query.shard]).map_again(query.journal)
@@ -370,3 +353,8 @@ cdef class Reader:
             else:
                 with nogil:
                     sched_yield()
+
+    cdef object damage(self, Query *query):
+        """The error for a damaged page of a hash store."""
+        older = (<MappedIndex>self.indexes[query.shard]).older
+        return (<OlderStores>older).damage(query.store, query.cluster)

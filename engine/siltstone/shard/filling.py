@@ -1,0 +1,66 @@
+"""Fills an extent with a hash store: takes the space, sorts or merges, writes, makes it durable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from siltstone.errors import SiltstoneError
+from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.format.seal import journal_key
+from siltstone.hash_store.builder import HashStoreBuilder
+from siltstone.hash_store.extent import plan
+from siltstone.shard import space
+from siltstone.shard.changes import Give, TakeHashStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from siltstone.format.superblock import Extent
+    from siltstone.shard.shard import Shard
+
+
+def fill_hash_store(
+    shard: Shard, chunks: Iterable[NDArray[np.uint8]], entries: int, entry_bytes: int, largest: int
+) -> Extent | None:
+    """Write packed entries, ascending by hash, as a hash store; its extent, named `empty`, or None for no entries.
+
+    Written, not flushed. DiskFullError where there is no space for it; its extent is given back where anything fails.
+
+    :param entries: how many at most, of `entry_bytes` in all at most, none larger than `largest` [bytes]
+    """
+    volume, clusters = shard.volume, plan(entries, entry_bytes, largest)
+    extent = space.taken_by(
+        volume.publish(TakeHashStore(shard.number, clusters * CLUSTER_SIZE), optional=True), shard.number
+    )
+    try:
+        builder = HashStoreBuilder(
+            journal_key(volume.superblock.uuid, extent.id, extent.generation),
+            extent.generation,
+            shard.store.types,
+            volume.superblock.uuid,
+            lambda offset, data: volume.backend.write(extent.offset + offset, data),
+            entries_max=entries,
+            clusters=clusters,
+        )
+        for chunk in chunks:
+            builder.add(chunk)
+        if builder.entries:
+            builder.finish()
+            return extent
+    except BaseException:
+        give_back(shard, extent)
+        raise
+    give_back(shard, extent)
+    return None
+
+
+def give_back(shard: Shard, extent: Extent) -> None:
+    """Give an extent back that was taken and is not needed; what fails then leaves it to the next opening."""
+    if shard.volume.poisoned is None:
+        try:
+            shard.volume.publish(Give(shard.number, extent.id))
+        except SiltstoneError:
+            return

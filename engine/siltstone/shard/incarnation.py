@@ -1,0 +1,138 @@
+"""Incarnation: the oldest journals of a shard become a hash store, which takes next to no memory.
+
+As when journals are packed nothing waits for it, and a crash leaves the journals or the hash store: see packing.py.
+A lookup finds a key in the index or in the hash store at any moment: that is listed first, then the index lets go.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
+from siltstone.format.kernels import split_entries
+from siltstone.format.superblock import CLOSED
+from siltstone.hash_store.sorting import sort_entries
+from siltstone.index.table import NO_PLACE
+from siltstone.shard.changes import Incarnate
+from siltstone.shard.filling import fill_hash_store, give_back
+from siltstone.shard.packing import Packing, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy import uint64
+    from numpy.typing import NDArray
+
+    from siltstone.format.superblock import Extent
+    from siltstone.shard.shard import Shard
+
+#: journals of at most so many bytes are incarnated together: what they hold lies in memory twice while it is sorted
+_SOURCES_BYTES = JOURNAL_SIZE_MAX
+
+
+def choose_oldest(shard: Shard) -> Run | None:
+    """The oldest closed journals of a shard, or None where there are none."""
+    chosen: list[Extent] = []
+    size = 0
+    for extent in shard.volume.superblock.journals(shard.number):
+        if extent.state != CLOSED or extent.end is None or shard.store.tally(extent) is None:
+            break
+        size += (1 + extent.end.cluster) * CLUSTER_SIZE
+        if chosen and size > _SOURCES_BYTES:
+            break
+        chosen.append(extent)
+    return Run(tuple(chosen), oldest=True) if chosen else None
+
+
+class _Dropped(NamedTuple):
+    """Entries that go into the hash store, packed, and where the index names them."""
+
+    stream: NDArray[np.uint8]
+    places: NDArray[uint64]
+
+
+class Incarnation(Packing):
+    """One run of the oldest journals on its way into a hash store; what has no key goes to a fresh journal.
+
+    :param shard: theirs
+    :param run: what is incarnated
+    :param flush: returns once all that was appended to the shard is durable
+    """
+
+    def __init__(self, shard: Shard, run: Run, flush: Callable[[], None]) -> None:
+        super().__init__(shard, run, flush)
+        self._keyed: list[_Dropped] = []
+        self._hash_store: Extent | None = None
+
+    def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
+        """Take what counts of some clusters: entries with a key for the hash store, the others for a journal."""
+        stream, places, largest = self._living(source, clusters, first, last_used)
+        if len(places) == 0:
+            return
+        keyless = places == NO_PLACE
+        if keyless.any():
+            rows = entry_mask(stream, keyless)
+            self._add(stream[rows], places[keyless], largest)
+            stream, places = stream[~rows], places[~keyless]
+        if len(places):
+            self._keyed.append(_Dropped(stream.copy(), places.copy()))
+            self._largest = max(self._largest, largest)
+
+    def _fill(self) -> None:
+        if not self._keyed:
+            return
+        shard = self._shard
+        # Nothing older: there is nothing that a deletion could still delete.
+        drop_deletes = not shard.store.hash_stores
+        sorted_entries = sort_entries(
+            shard.store.types,
+            shard.volume.superblock.uuid,
+            [piece.stream for piece in self._keyed],
+            drop_deletes=drop_deletes,
+        )
+        entries = sum(len(piece.places) for piece in self._keyed)
+        self._hash_store = fill_hash_store(
+            shard, [sorted_entries], entries, len(sorted_entries), self._largest
+        )
+
+    def _make_durable(self) -> None:
+        self._fill()
+        super()._make_durable()
+        if self._hash_store is not None:
+            self._shard.volume.flush()
+
+    def _give_up(self) -> None:
+        super()._give_up()
+        if self._hash_store is not None:
+            give_back(self._shard, self._hash_store)
+
+    def _switch(self) -> None:
+        shard, store = self._shard, self._shard.store
+        if self._hash_store is not None:
+            with shard.lock:
+                store.show_hash_stores((self._hash_store, *store.hash_stores))
+        for piece in self._keyed:
+            with shard.lock:
+                store.drop(piece.stream, piece.places)
+        self._keyed = []
+        with shard.lock:
+            store.shrink()
+        packed = self._show_outputs()
+        self._let_go()
+        self._publish(
+            Incarnate(
+                shard.number,
+                tuple(source.id for source in self._run.sources),
+                packed,
+                None if self._hash_store is None else self._hash_store.id,
+            )
+        )
+
+
+def entry_mask(stream: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which bytes of packed entries belong to the chosen ones of them."""
+    starts = np.empty(len(stream) // 2, np.uint32)
+    count = split_entries(stream, starts)
+    return np.repeat(chosen, stream[starts[:count]])

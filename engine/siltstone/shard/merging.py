@@ -1,0 +1,102 @@
+"""Merging: neighbouring hash stores of a shard become one, so that a lookup asks few of them.
+
+Each merge takes stores of about one size to one that is some times larger: a record is merged as often as the
+logarithm of the data says. The oldest of all loses its deletions, since nothing is older.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from siltstone.errors import SiltstoneError
+from siltstone.hash_store.merging import merge
+from siltstone.shard.changes import Merge
+from siltstone.shard.filling import fill_hash_store, give_back
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from siltstone.format.superblock import Extent
+    from siltstone.shard.shard import Shard
+
+#: so many neighbours of one size are merged
+TIER_WIDTH = 4
+#: hash stores of up to so many bytes are all of the lowest size
+_LOWEST_BYTES = 1 << 20
+
+
+def tier(length: int) -> int:
+    """How large a hash store of `length` bytes is, in powers of TIER_WIDTH of the lowest size."""
+    found = 0
+    while length > _LOWEST_BYTES:
+        length //= TIER_WIDTH
+        found += 1
+    return found
+
+
+def choose_merge(newest_first: Sequence[Extent]) -> tuple[Extent, ...]:
+    """Neighbours that are to be merged, newest first; () where none are.
+
+    The newest ones of one size, where they are enough; and with them any that are larger and newer, which only
+    hostile sizes would make.
+    """
+    for end in range(TIER_WIDTH, len(newest_first) + 1):
+        run = newest_first[end - TIER_WIDTH : end]
+        if len({tier(extent.length) for extent in run}) == 1:
+            return tuple(run)
+    return ()
+
+
+def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
+    """Merge neighbouring hash stores of a shard, newest first; durable when it returns.
+
+    DiskFullError where there is no space for the new one beside the old, DamageError where one is not as it was
+    written: nothing is changed then.
+    """
+    store = shard.store
+    before = store.hash_stores
+    views = [store.open_hash_store(source) for source in sources]
+    drop_deletes = before[-1] in sources
+    merged = fill_hash_store(
+        shard,
+        merge(views, drop_deletes=drop_deletes),
+        sum(view.header.entries for view in views),
+        sum(view.header.entry_bytes for view in views),
+        max((view.header.largest_entry for view in views), default=0) or 2,
+    )
+    try:
+        shard.volume.flush()
+        shard.check()
+    except BaseException:
+        if merged is not None:
+            give_back(shard, merged)
+        raise
+    at = before.index(sources[0])
+    rest = before[:at], before[at + len(sources) :]
+    with shard.lock:
+        store.show_hash_stores((*rest[0], *(() if merged is None else (merged,)), *rest[1]))
+    replace(shard, sources, merged)
+
+
+def drop_oldest(shard: Shard) -> bool:
+    """Give up the oldest hash store of a shard and what it holds; False where there is none."""
+    before = shard.store.hash_stores
+    if not before:
+        return False
+    with shard.lock:
+        shard.store.show_hash_stores(before[:-1])
+    replace(shard, before[-1:], None)
+    return True
+
+
+def replace(shard: Shard, sources: Sequence[Extent], merged: Extent | None) -> None:
+    """Let the superblock say what lookups go by already."""
+    change = Merge(
+        shard.number, tuple(source.id for source in sources), None if merged is None else merged.id
+    )
+    try:
+        shard.volume.publish(change)
+    except SiltstoneError as error:
+        # The medium may or may not have it, and says the same either way.
+        shard.refuse(error.to_keep())
+        raise
