@@ -92,6 +92,27 @@ def test_every_page_in_the_place_of_every_other():
             check_damage(caught.value, right)
 
 
+def test_a_search_takes_no_page_in_the_place_of_another():
+    extent = build(hash_infos(300))
+    first, second = (next(split(page)) for page in list(view_of(extent).pages())[:2])
+    extent[PAGE : 3 * PAGE] = extent[2 * PAGE : 3 * PAGE] + extent[PAGE : 2 * PAGE]
+    for cluster, one in ((1, first), (2, second)):
+        with pytest.raises(DamageError) as caught:
+            view_of(extent).get(*key_of(one))
+        check_damage(caught.value, cluster)
+
+
+def test_a_filter_page_in_the_place_of_another_is_not_taken():
+    extent = build(hash_infos(9000))
+    header = view_of(extent).header
+    assert header.filter_pages > 2
+    at = header.first_filter_page * PAGE
+    extent[at : at + 2 * PAGE] = extent[at + PAGE : at + 2 * PAGE] + extent[at : at + PAGE]
+    with pytest.raises(DamageError) as caught:
+        view_of(extent)
+    check_damage(caught.value, header.first_filter_page)
+
+
 def test_pages_of_another_life_extent_or_volume_are_not_taken():
     extent = store_of_many_pages()
     for key in (

@@ -147,9 +147,11 @@ def forged_record_page(entries: list[bytes], tags: bytes | None = None, **seal: 
         "used": sum(map(len, entries)),
         "count": len(entries),
         "size": sizes.pop() if len(sizes) == 1 else 0,
+        "index": 1,
+        "part": 1,
         **seal,
     }
-    return page_model.sealed(body, seed=SEED, generation=GENERATION, index=1, part=1, **fields)
+    return page_model.sealed(body, seed=SEED, generation=GENERATION, **fields)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +183,25 @@ def hash_of(one: bytes) -> int:
 
 def in_order_all() -> list[bytes]:
     return list(split(in_order(hash_infos(300))))
+
+
+def test_a_page_without_the_first_of_its_entries_is_damage_to_a_merge():
+    extent = bytearray(build(hash_infos(300)))
+    entries = list(split(view_of(extent).page_entries(1)))
+    extent[2 * PAGE : 3 * PAGE] = forged_record_page(entries[1:], index=2)
+    for call in (view_of(extent).verify, lambda: list(merge([view_of(extent)]))):
+        with pytest.raises(DamageError) as caught:
+            call()
+        check_damage(caught.value, 2)
+
+
+def test_a_page_of_another_part_is_not_taken():
+    extent = bytearray(build(hash_infos(300)))
+    entries = list(split(view_of(extent).page_entries(0)))
+    extent[PAGE : 2 * PAGE] = forged_record_page(entries, part=2)
+    with pytest.raises(DamageError) as caught:
+        view_of(extent).get(*key_of(entries[0]))
+    check_damage(caught.value, 1)
 
 
 def test_tags_that_are_wrong_are_damage_to_a_scrubber():

@@ -31,6 +31,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siltstone.errors import EntryError
+from siltstone.hash_store.merging import merge
 from siltstone.hash_store.view import DELETED, FOUND, NOT_FOUND, HashStoreView
 
 
@@ -116,6 +117,8 @@ def test_equal_hashes_in_one_page_and_in_two(pair, before):
     if before == 311:
         assert key_of(list(split(first))[-1]) == min(pair)
     assert view.get(OTHER, bytes(8)) is None
+    view.verify()
+    assert b"".join(chunk.tobytes() for chunk in merge([view, view])) == packed
 
 
 def test_of_two_keys_with_one_hash_the_absent_one_is_absent():
