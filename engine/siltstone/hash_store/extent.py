@@ -218,11 +218,11 @@ def plan(entries: int, entry_bytes: int, largest_entry: int = ENTRY_SIZE_MAX) ->
     """
     if not 0 <= entries <= RECORDS_MAX or not 2 <= largest_entry <= ENTRY_SIZE_MAX:
         raise ValueError(f"{entries} entries of at most {largest_entry} bytes")
-    if entry_bytes == entries * largest_entry:
-        pages = -(-entries // (BODY_SIZE // (largest_entry + 1)))
-    else:
-        # A page is left when the next entry and its tag do not fit: it has at most that many bytes free.
-        pages = -(-(entry_bytes + entries) // (BODY_SIZE - largest_entry))
+    # A page is left when the next entry and its tag do not fit: so it holds at least as many as the largest would
+    # fill it with, and has at most the largest's size free. Either may be the better bound.
+    by_count = -(-entries // (BODY_SIZE // (largest_entry + 1)))
+    by_bytes = -(-(entry_bytes + entries) // (BODY_SIZE - largest_entry))
+    pages = min(by_count, by_bytes)
     return HashStoreHeader(
         entries, 0, entry_bytes, largest_entry, pages, entries, 0, FilterShape.of(entries)
     ).clusters
