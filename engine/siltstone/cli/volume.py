@@ -113,10 +113,10 @@ def _jsonable(value: Any) -> Any:
     "journal_id",
     metavar="ID",
     type=click.IntRange(0),
-    help="Only this journal; all of them otherwise.",
+    help="Only this journal or hash store; all of them otherwise.",
 )
 def export(target: str, directory: str, journal_id: int | None) -> int:
-    """Write the journals of TARGET to DIRECTORY as plain images, one a journal, as the RFC has them."""
+    """Write the journals and hash stores of TARGET to DIRECTORY as plain images, one each, as the RFC has them."""
     for image in siltstone.export(target, directory, journal=journal_id):
         click.echo(f"{printable(str(image.path))}: {format_count(image.entries)} entries")
     return EXIT_FINE
@@ -145,6 +145,7 @@ def verify(target: str, as_json: bool) -> int:
         verdict = "whole" if report.ok else f"damaged, {count} problem{'s' if count != 1 else ''}"
         click.echo(
             f"{printable(target)}: {verdict}; {format_count(report.journals)} journals, "
+            f"{format_count(report.hash_stores)} hash stores, "
             f"{format_count(report.clusters)} clusters, {format_count(report.entries)} entries, "
             f"{format_bytes(report.bytes)} read"
         )

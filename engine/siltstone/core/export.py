@@ -1,4 +1,4 @@
-"""Writes the journals of a store as plain RFC images, one a journal."""
+"""Writes the journals and hash stores of a store as plain RFC images, one each."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from siltstone.core.media import open_backend
 from siltstone.errors import AlreadyExistsError, EntryError, NotFoundError
-from siltstone.format.constants import CLUSTER_SIZE, PLAIN_ENTRY_SIZE_MAX, TYPE_END, TYPE_NONE
-from siltstone.format.superblock import ACTIVE
+from siltstone.format.constants import CLUSTER_SIZE, ENTRY_SIZE_MIN, PLAIN_ENTRY_SIZE_MAX, TYPE_END, TYPE_NONE
+from siltstone.format.kernels import split_entries
+from siltstone.format.superblock import ACTIVE, KIND_HASH_STORE
+from siltstone.index.types import KeyTypes
 from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import recover
+from siltstone.log_store.older_views import OlderViews, listed
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -21,14 +26,13 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from siltstone.core.options import StoreOptions
-    from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
     from siltstone.plugin.host import PluginHost
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """One image that was written: the journal, its shard and order, how many entries and bytes."""
+    """One image that was written: the journal or hash store, its shard and order, how many entries and bytes."""
 
     path: Path
     journal: int
@@ -41,41 +45,41 @@ class Exported:
 def export_volume(
     host: PluginHost, options: StoreOptions, directory: str | os.PathLike[str], journal: int | None
 ) -> list[Exported]:
-    """Write each journal, or the one with extent id `journal`, to a plain image in `directory`; flushed.
+    """Write each journal and hash store, or the one with extent id `journal`, to a plain image in `directory`; flushed.
 
-    An image holds every entry in order, DELETE among them, and is as long as it needs. An image that exists is not
-    overwritten. EntryError for an entry of 254 bytes, which the plain format does not have; damage raises and
-    leaves no image of that journal.
+    Read one after another, a shard's hash stores first, each kind in the order of its numbers, they say what the
+    store says. An image holds every entry in order, DELETE among them, and is as long as it needs. An image that
+    exists is not overwritten. EntryError for an entry of 254 bytes, which the plain format does not have; damage
+    raises and leaves no image of that journal.
     """
     target = Path(directory)
     target.mkdir(parents=True, exist_ok=True)
     backend = open_backend(host, options, create=False)
     try:
         volume = Volume.open(backend, ports=options.ports)
-        chosen = [extent for extent in volume.superblock.journals() if journal in (None, extent.id)]
+        written = [*volume.superblock.hash_stores(), *volume.superblock.journals()]
+        chosen = [extent for extent in written if journal in (None, extent.id)]
         if journal is not None and not chosen:
-            known = ", ".join(str(extent.id) for extent in volume.superblock.journals())
+            known = ", ".join(str(extent.id) for extent in written)
             raise NotFoundError(f"{backend.url}: no journal {journal}; there are {known}", url=backend.url)
-        return [_export(volume, extent, target) for extent in chosen]
+        keys = {number: kind.key for number, kind in host.entry_types.items() if kind.key is not None}
+        types = KeyTypes(keys, volume.superblock.entry_types)
+        return [_export(volume, extent, target, types) for extent in chosen]
     finally:
         backend.close()
 
 
-def _export(volume: Volume, extent: Extent, directory: Path) -> Exported:
-    end = extent.end
-    if extent.state == ACTIVE:
-        end = recover(volume.backend, volume.superblock.uuid, extent, clean=volume.superblock.clean).end
-    assert end is not None
-    path = directory / f"shard-{extent.shard:04}-journal-{extent.order:08}.img"
+def _export(volume: Volume, extent: Extent, directory: Path, types: KeyTypes) -> Exported:
+    kind = extent.kind.replace("_", "-")
+    path = directory / f"shard-{extent.shard:04}-{kind}-{extent.order:08}.img"
     try:
         file = path.open("xb")
     except FileExistsError as error:
         raise AlreadyExistsError(f"{path}: exists; it was not written", url=str(path)) from error
     try:
         with file:
-            reader = LogReader(volume.backend, volume.superblock.uuid, extent)
             image = _PlainImage(file)
-            for block in _blocks(reader, end):
+            for block in _blocks(volume, extent, types):
                 image.add(block)
             image.finish()
             file.flush()
@@ -87,7 +91,18 @@ def _export(volume: Volume, extent: Extent, directory: Path) -> Exported:
     return Exported(path, extent.id, extent.shard, extent.order, image.entries, size)
 
 
-def _blocks(reader: LogReader, end: End) -> Iterator[EntryBlock]:
+def _blocks(volume: Volume, extent: Extent, types: KeyTypes) -> Iterator[EntryBlock]:
+    if extent.kind == KIND_HASH_STORE:
+        view = OlderViews(volume.backend, volume.superblock.uuid, types).view(listed([extent])[0])
+        for page in view.pages():
+            starts = np.empty(len(page) // ENTRY_SIZE_MIN, np.uint32)
+            yield EntryBlock(np.frombuffer(page, np.uint8), starts[: split_entries(page, starts)], 0)
+        return
+    end = extent.end
+    if extent.state == ACTIVE:
+        end = recover(volume.backend, volume.superblock.uuid, extent, clean=volume.superblock.clean).end
+    assert end is not None
+    reader = LogReader(volume.backend, volume.superblock.uuid, extent)
     for first, data in reader.chunks(end.cluster):
         yield block_of(data, CLUSTER_SIZE, first)
     last, _slot = reader.last_cluster(end)

@@ -11,9 +11,11 @@ from siltstone.core.media import open_backend
 from siltstone.errors import DamageError, MediumError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, TYPE_DELETE
 from siltstone.format.superblock import ACTIVE
+from siltstone.index.types import KeyTypes
 from siltstone.journal.blocks import EntryBlock, block_of
-from siltstone.journal.log_reader import LogReader
+from siltstone.journal.log_reader import CHUNK_CLUSTERS, LogReader
 from siltstone.journal.recovery import recover
+from siltstone.log_store.older_views import OlderViews, listed
 from siltstone.shard.opening import ReplayProgress
 from siltstone.volume.slots import read_slot
 from siltstone.volume.volume import Volume
@@ -46,6 +48,7 @@ class VerifyReport:
     url: str
     ok: bool
     journals: int
+    hash_stores: int
     clusters: int
     entries: int
     bytes: int
@@ -59,6 +62,7 @@ class _Tally:
     bytes_total: int
     progress: Callable[[ReplayProgress], None] | None
     journals: int = 0
+    hash_stores: int = 0
     clusters: int = 0
     entries: int = 0
     bytes_read: int = 0
@@ -84,7 +88,7 @@ class _Tally:
 def verify_volume(
     host: PluginHost, options: StoreOptions, progress: Callable[[ReplayProgress], None] | None = None
 ) -> VerifyReport:
-    """Read both superblock slots and every journal up to its end, each cluster checked.
+    """Read both superblock slots, every journal up to its end, and every hash store, each cluster checked.
 
     The volume is locked as for reading. Damage goes into the report; what cannot be opened at all raises.
     """
@@ -92,7 +96,8 @@ def verify_volume(
     try:
         volume = Volume.open(backend, ports=options.ports)
         journals = volume.superblock.journals()
-        total = sum(_length(extent) for extent in journals)
+        hash_stores = volume.superblock.hash_stores()
+        total = sum(map(_length, (*journals, *hash_stores)))
         tally = _Tally(backend.url, total, progress)
         for number in (0, 1):
             slot, _version = read_slot(backend, number)
@@ -108,12 +113,19 @@ def verify_volume(
                 _verify_journal(backend, volume, extent, tally)
             except (DamageError, MediumError) as error:
                 tally.problem(error)
+        for extent in hash_stores:
+            tally.hash_stores += 1
+            try:
+                _verify_hash_store(host, volume, extent, tally)
+            except (DamageError, MediumError) as error:
+                tally.problem(error)
     finally:
         backend.close()
     return VerifyReport(
         url=backend.url,
         ok=not tally.problems,
         journals=tally.journals,
+        hash_stores=tally.hash_stores,
         clusters=tally.clusters,
         entries=tally.entries,
         bytes=tally.bytes_read,
@@ -146,6 +158,16 @@ def _verify_journal(backend: Backend, volume: Volume, extent: Extent, tally: _Ta
     if end.byte:
         at = reader.offset_of(end.cluster) if slot is None else extent.offset + slot * CLUSTER_SIZE
         _take(block_of(last, end.byte, at), extent, known, tally)
+
+
+def _verify_hash_store(host: PluginHost, volume: Volume, extent: Extent, tally: _Tally) -> None:
+    keys = {number: kind.key for number, kind in host.entry_types.items() if kind.key is not None}
+    types = KeyTypes(keys, volume.superblock.entry_types)
+    view = OlderViews(volume.backend, volume.superblock.uuid, types).view(listed([extent])[0])
+    for first in range(0, view.clusters, CHUNK_CLUSTERS):
+        view.verify(first, CHUNK_CLUSTERS)
+        tally.take(min(CHUNK_CLUSTERS, view.clusters - first), 0)
+    tally.take(0, view.records)
 
 
 def _take(block: EntryBlock, extent: Extent, known: NDArray[np.uint8], tally: _Tally) -> None:
