@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from worker_stores import all_serve, kill, pids, until
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError
+from siltstone_workers.host import ProcessHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +71,31 @@ def test_a_put_that_comes_too_late_for_its_worker_is_refused(tmp_path: Path) -> 
         store.put(info(2))
         store.flush()
         assert store.get(digest(2)) == info(2)
+
+
+def test_no_put_is_lost_from_the_count_between_two_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a flush would take the put that was not counted for one that another thread's flush has covered."""
+    with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store, ThreadPoolExecutor(1) as pool:
+        counts, others, me = {"puts": 0}, list[Future[None]](), threading.get_ident()
+
+        def read(_host: ProcessHost) -> int:
+            found = counts["puts"]
+            if threading.get_ident() == me:
+                # Another thread counts between this one's look and its write, unless it is kept from that.
+                others.append(pool.submit(store.put, info(2)))
+                # It waits for this one, or is wrong and quick: nothing here depends on the time.
+                wait(others, timeout=0.3)
+            return found
+
+        def write(_host: ProcessHost, value: int) -> None:
+            counts["puts"] = value
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ProcessHost, "_puts", property(read, write), raising=False)
+            store.put(info(1))
+            others[0].result()
+        assert counts["puts"] == 2
+        store._core.shards._puts = 2
+        store.flush()

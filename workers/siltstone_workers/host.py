@@ -67,6 +67,9 @@ class ProcessHost(ShardHost):
         self._losses = 0
         self._loss: SiltstoneError | None = None
         self._flush_lock = threading.Lock()
+        # Appends and deletes so far, and how many of them a flush has covered. One that was not counted would be taken
+        # for covered by the flush of another thread: no count may be lost between threads.
+        self._count_lock = threading.Lock()
         self._puts = self._flushed = 0
         handover = hosting.volume.backend.hand_over()
         if handover is None:
@@ -200,7 +203,7 @@ class ProcessHost(ShardHost):
                 if answer is not None:
                     waiting.append((process, answer))
         finally:
-            self._puts += 1
+            self._count_put()
             for process, answer in waiting:
                 try:
                     process.result(answer, Kind.APPEND)
@@ -217,8 +220,12 @@ class ProcessHost(ShardHost):
         keeper = self._keeper(shard)
         if not keeper.serving(shard).try_append(keeper.ledgers[shard], stream, records):
             return False
-        self._puts += 1
+        self._count_put()
         return True
+
+    def _count_put(self) -> None:
+        with self._count_lock:
+            self._puts += 1
 
     @property
     def waits_for_others(self) -> bool:
@@ -237,7 +244,7 @@ class ProcessHost(ShardHost):
         try:
             found = process.result(process.delete(shard, kind, keys), Kind.DELETE)
         finally:
-            self._puts += 1
+            self._count_put()
         return (
             np.zeros(len(keys), np.bool_) if found is None else np.frombuffer(found, np.uint8).view(np.bool_)
         )
