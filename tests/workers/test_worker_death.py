@@ -84,6 +84,30 @@ def test_others_answer_while_a_worker_is_away(tmp_path: Path) -> None:
         assert store.get(digest(dead[0])) == info(dead[0])
 
 
+def test_a_worker_that_serves_again_is_never_found_away(tmp_path: Path) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store:
+        store.put(info(1))
+        store.flush()
+        lookups = store._core.shards._lookups
+        renew, found = lookups.renew, []
+
+        def look_first(pending: object) -> None:
+            # What a caller meets that comes just before readers look into the new memory.
+            if all_serve(store):
+                try:
+                    found.append(store.get(digest(1)))
+                except ShardAwayError as error:
+                    found.append(error)
+            renew(pending)
+
+        lookups.renew = look_first
+        kill(pids(store)[0])
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is back")
+        lookups.renew = renew
+        found.append(store.get(digest(1)))
+        assert all(each == info(1) for each in found), found
+
+
 def test_each_thread_that_put_is_told_of_a_loss_once(tmp_path: Path) -> None:
     with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store:
         put, killed = threading.Barrier(4), threading.Event()

@@ -128,12 +128,16 @@ class ProcessHost(ShardHost):
                 raise ClosedError("another worker could not recover its shards", what="store")
 
     def serves(self, keeper: Keeper) -> None:
-        """Let readers look into the indexes of a worker."""
+        """Let readers look into the indexes of a worker, and then everybody ask it."""
         views = keeper.place.views()
         with self._changed:
             self._lookups.show(views)
-            self._opened = self._opened or all(each.state is State.SERVING for each in self._keepers)
+            self._opened = self._opened or all(
+                each is keeper or each.state is State.SERVING for each in self._keepers
+            )
             self._renew_reader()
+            # Last: who sees that it serves must not find it away, nor put what the reader does not see yet.
+            keeper.state = State.SERVING
             self._changed.notify_all()
 
     def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:

@@ -68,7 +68,7 @@ class Household(Protocol):
         """A worker has recovered its shards; returns when all have, at the opening of the store."""
 
     def serves(self, keeper: Keeper) -> None:
-        """A worker serves its shards from here on."""
+        """A worker has opened its shards: once readers look into them its state is SERVING."""
 
     def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
         """A worker has ended, for this reason."""
@@ -253,7 +253,6 @@ class Keeper:
         process.has_proved_itself = False
         if self._closing.is_set():
             raise ClosedError("the store is closed", what="store")
-        self.state = State.SERVING
         household.serves(self)
 
     def _next(self, process: WorkerProcess) -> Message:
