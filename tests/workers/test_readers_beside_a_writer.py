@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +16,19 @@ import numpy as np
 import pytest
 from store_media import medium
 from store_records import assert_holds, assert_lacks, digest, hashes, rows
-from worker_stores import kill, pids, until
+from worker_calls import keys_of
+from worker_stores import PATIENCE_S, all_serve, kill, pids, until
 
 import siltstone
 from siltstone.errors import ClosedError, LockedError, ReadOnlyError, ShardAwayError
+from siltstone_workers.memory import WorkerMemory
 from siltstone_workers.sharing import READERS_MAX, address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from siltstone.log_store.memory import IndexSize
 
 #: writes what it is told, a line of JSON each: put, delete, worker to kill; answers when it is flushed
 WRITER = """
@@ -147,6 +152,37 @@ def test_a_worker_that_was_replaced_is_read_again(tmp_path: Path) -> None:
             until(answers, "the reader has the new memory")
             other.do("put", 1000, 1500, 0)
             assert_holds(store, range(1500))
+
+
+def test_readers_are_let_in_while_a_worker_gets_its_new_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.silt"
+    with siltstone.open(path, workers=2, shards=4) as store:
+        away, alive = keys_of(store, 0, 2, 100), keys_of(store, 1, 2, 100)
+        store.put_many(*rows([*away, *alive]))
+        store.flush()
+        begun, gate, share = threading.Event(), threading.Event(), WorkerMemory.share
+
+        def held(sizes: Sequence[IndexSize]) -> WorkerMemory:
+            begun.set()
+            assert gate.wait(PATIENCE_S)
+            return share(sizes)
+
+        monkeypatch.setattr(WorkerMemory, "share", held)
+        kill(pids(store)[0])
+        assert begun.wait(PATIENCE_S)
+        try:
+            with siltstone.open(path, read_only=True) as reader:
+                assert_holds(reader, alive)
+                with pytest.raises(ShardAwayError):
+                    reader.get(digest(away[0]))
+                assert [worker.state for worker in reader.workers()] == ["away", "serving"]
+        finally:
+            gate.set()
+        until(lambda: all_serve(store), "it is back")
+        with siltstone.open(path, read_only=True) as reader:
+            assert_holds(reader, [*away, *alive])
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -43,10 +43,10 @@ class WorkerPlace:
 
     def prepare(self) -> dict[int, Ledger]:
         """Make fresh memory for the next process, and what the core knows of its shards."""
-        self.release()
         hosting = self._hosting
         superblock = hosting.volume.superblock
         sizes = [index_size(superblock, shard, hosting.opening) for shard in self.shards]
+        # The old one stays until this one is there: who describes the place to readers meets one or the other.
         self._memory = WorkerMemory.share(sizes)
         types = hosting.opening.types
         return {shard: Ledger(shard, Pending(types, superblock.uuid)) for shard in self.shards}
@@ -80,20 +80,23 @@ class WorkerPlace:
 
     def inherited(self) -> tuple[int, ...]:
         """The descriptors that a process of this place gets."""
-        assert self._memory is not None
-        return (self._memory.index, self._memory.mirrors, *self._handover.descriptors)
+        memory = self._memory
+        assert memory is not None
+        return (memory.index, memory.mirrors, *self._handover.descriptors)
 
     def shared(self) -> WorkerMemory:
         """The memory that readers look into; its descriptors stay open as long as somebody has this."""
-        assert self._memory is not None
-        return self._memory
+        memory = self._memory
+        assert memory is not None
+        return memory
 
     def describe(self) -> dict[str, Any]:
         """What a reader in another process needs to look into that memory."""
-        assert self._memory is not None
+        memory = self._memory
+        assert memory is not None
         return {
             "shards": list(self.shards),
-            "sizes": [(size.segments, size.window_bytes, size.records) for size in self._memory.sizes],
+            "sizes": [(size.segments, size.window_bytes, size.records) for size in memory.sizes],
             "mirrored": self._mirrored,
         }
 
