@@ -162,8 +162,11 @@ class Worker:
             self._shards().flush()
         except SiltstoneError as refused:
             error = refused.to_keep()
-        untold, self._untold = self._untold, None
-        bulk = None if untold is None else pack_value(error_to_wire(untold))
+        bulk = None
+        if error is None and self._untold is not None:
+            # Beside an error nobody would read it: it is kept for the first flush that succeeds.
+            bulk = pack_value(error_to_wire(self._untold))
+            self._untold = None
         for request in requests:
             self._answer(request, error=error, bulk=bulk)
 
