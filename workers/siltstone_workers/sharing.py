@@ -7,13 +7,16 @@ them is replaced. It keeps the connection: its end tells either side that the ot
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from siltstone.errors import WorkerError
 from siltstone.volume.descriptors import above_standard
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from siltstone_workers.keeper import Keeper
     from siltstone_workers.memory import WorkerMemory
 
+_log = logging.getLogger(__name__)
 #: what both sides must have in common
 SHARING_VERSION: Final = 1
 #: a description with its descriptors is one packet of at most so many bytes, and so many descriptors
@@ -32,7 +36,12 @@ PACKET_MAX: Final = 128 * 1024
 DESCRIPTORS_MAX: Final = 250
 #: readers at a time; one more is told that there are too many
 READERS_MAX: Final = 64
+#: how long nobody is let in after that failed: whoever waits stays there, and would be tried again at once [seconds]
+_REST_SECONDS: Final = 0.5
 _CREDENTIALS: Final = struct.Struct("3i")
+#: held while a reader is let in, and by whoever forks: no child gets a connection that is in no set yet
+_forking: Final = threading.Lock()
+_all: Final[WeakSet[Sharing]] = WeakSet()
 
 
 def address(uuid: bytes) -> str:
@@ -95,13 +104,21 @@ class Sharing:
             raise WorkerError(f"readers cannot be let in: {error.strerror}", cause=str(error)) from error
         self._wake_reading, self._wake_writing = map(above_standard, ends)
         self._readers: set[socket.socket] = set()
+        self._rests_until = 0.0
         self._over = False
+        # Before the socket has a name: a child that is forked from here on gives it up.
+        _all.add(self)
         try:
             self._listening.bind(address(uuid))
             self._listening.listen(READERS_MAX)
-        except OSError:
+        except OSError as error:
             # Taken: a stranger of this name, or a core that is just ending. The store itself needs no readers.
             self._listening.close()
+            _log.warning(
+                "volume %s: other processes cannot read it while it is open here: %s",
+                uuid.hex(),
+                error.strerror,
+            )
         self._thread = threading.Thread(target=self._serve, name="siltstone-readers", daemon=True)
         self._thread.start()
 
@@ -116,51 +133,97 @@ class Sharing:
         self.changed()
         self._thread.join()
 
+    def leave_to_parent(self) -> None:
+        """Give up name and connections in a forked child: they would outlive the parent, and nobody answers here."""
+        self._listening.close()
+        for reader in self._readers:
+            reader.close()
+
     # ---- the thread
 
     def _serve(self) -> None:
-        with selectors.PollSelector() as selector:
-            selector.register(self._wake_reading, selectors.EVENT_READ)
-            if self._listening.fileno() >= 0:
-                selector.register(self._listening, selectors.EVENT_READ)
-            while not self._over:
-                for key, _events in selector.select():
-                    if key.fileobj == self._wake_reading:
-                        with suppress(BlockingIOError):
-                            os.read(self._wake_reading, 4096)
-                        for reader in list(self._readers):
-                            self._tell(reader, selector)
-                    elif key.fileobj is self._listening:
-                        self._accept(selector)
-                    else:
-                        self._drop(key.fileobj, selector)  # type: ignore[arg-type] # readers say nothing
-        for reader in self._readers:
-            reader.close()
-        self._listening.close()
-        os.close(self._wake_reading)
-        os.close(self._wake_writing)
+        try:
+            with selectors.PollSelector() as selector:
+                selector.register(self._wake_reading, selectors.EVENT_READ)
+                self._listen(selector)
+                while not self._over:
+                    left = self._rests_until - time.monotonic()
+                    if left <= 0:
+                        self._listen(selector)
+                    for key, _events in selector.select(left if left > 0 else None):
+                        self._handle(key.fileobj, selector)
+        finally:
+            for reader in self._readers:
+                reader.close()
+            self._listening.close()
+            os.close(self._wake_reading)
+            os.close(self._wake_writing)
+
+    def _listen(self, selector: selectors.BaseSelector) -> None:
+        """Let readers in from here on."""
+        if self._listening.fileno() >= 0 and self._listening not in selector.get_map():
+            selector.register(self._listening, selectors.EVENT_READ)
+
+    def _rest(self, selector: selectors.BaseSelector) -> None:
+        """Let nobody in for a while; those who were let in are told what changes all the same."""
+        selector.unregister(self._listening)
+        self._rests_until = time.monotonic() + _REST_SECONDS
+
+    def _handle(self, ready: object, selector: selectors.BaseSelector) -> None:
+        """Do what is due where something can be read."""
+        try:
+            if ready == self._wake_reading:
+                with suppress(BlockingIOError):
+                    os.read(self._wake_reading, 4096)
+                for reader in list(self._readers):
+                    self._tell(reader, selector)
+            elif ready is self._listening:
+                self._accept(selector)
+            else:
+                self._drop(ready, selector)  # type: ignore[arg-type] # readers say nothing
+        except Exception:  # noqa: BLE001 - logged, and whoever waits comes again
+            # A bug, or no memory: the others are served on, and whoever comes next perhaps.
+            _log.exception("a reader was not served")
+            if ready is self._listening:
+                self._rest(selector)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         try:
-            reader, _address = self._listening.accept()
-        except OSError:
+            with _forking:
+                reader, _address = self._listening.accept()
+                self._readers.add(reader)
+        except (BlockingIOError, ConnectionError):
+            return  # it has gone again
+        except OSError as error:
+            if not self._rests_until:
+                # Once, however often it is tried again.
+                _log.warning("a reader cannot be let in: %s", error.strerror)
+            self._rest(selector)
             return
+        self._rests_until = 0.0
+        selector.register(reader, selectors.EVENT_READ)
+        try:
+            self._greet(reader, selector)
+        except BaseException:
+            self._drop(reader, selector)
+            raise
+
+    def _greet(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
+        """Tell a reader what is true now, or why it is not let in."""
         reader.setblocking(False)
         user = peer_user(reader)
-        if user not in (os.geteuid(), 0) or len(self._readers) >= READERS_MAX:
+        if user not in (os.geteuid(), 0) or len(self._readers) > READERS_MAX:
             why = "too many readers" if user in (os.geteuid(), 0) else "another user's"
             with suppress(OSError):
                 reader.send(pack_value({"version": SHARING_VERSION, "refused": why}))
-            reader.close()
+            self._drop(reader, selector)
             return
-        self._readers.add(reader)
-        selector.register(reader, selectors.EVENT_READ)
         self._tell(reader, selector)
 
     def _tell(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
-        description, memories = self._describe()
         opened: list[int] = []
         try:
+            description, memories = self._describe()
             for descriptor in (each for memory in memories for each in (memory.index, memory.mirrors)):
                 # Anew, for reading only: what is handed out cannot be written through. One at a time, so that those
                 # before are closed where one fails.
@@ -169,12 +232,28 @@ class Sharing:
         except OSError:
             # Gone, or it does not listen: it may come again.
             self._drop(reader, selector)
+        except BaseException:
+            # It would go on with what is no longer true.
+            self._drop(reader, selector)
+            raise
         finally:
             for descriptor in opened:
                 os.close(descriptor)
 
     def _drop(self, reader: socket.socket, selector: selectors.BaseSelector) -> None:
         if reader in self._readers:
-            self._readers.discard(reader)
             selector.unregister(reader)
             reader.close()
+            # Last: a child that is forked before this closes it too.
+            self._readers.discard(reader)
+
+
+def _after_fork_in_child() -> None:
+    _forking.release()
+    for sharing in list(_all):
+        sharing.leave_to_parent()
+
+
+os.register_at_fork(
+    before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_after_fork_in_child
+)
