@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from store_records import assert_holds, digest, info, rows
-from worker_stores import all_serve, is_running, kill, pids, until, workers_of
+from worker_stores import all_serve, is_running, kill, leave_in_a_change, pids, until, workers_of
 
 import siltstone
 from siltstone import WorkerOptions
@@ -115,13 +115,7 @@ def test_a_reader_that_meets_an_endless_change_ends(tmp_path: Path) -> None:
         store.flush()
         pid = pids(store)[0]
         kill(pid, signal.SIGSTOP)
-        place = store._core.shards._keepers[0].place
-        memory = memoryview(place._memory.map_index(0, writable=True)).cast("B")
-        segments = place._memory.sizes[0].segments
-        # The sequence number of every segment, made odd: 32 bytes a segment, behind header, journals and tail.
-        at = 4096 + 64 * 1024 + 4096
-        for segment in range(segments):
-            memory[at + 32 * segment] |= 1
+        leave_in_a_change(store)
         with pytest.raises(SiltstoneError):
             for number in range(1000, 2000):
                 store.get(digest(number))

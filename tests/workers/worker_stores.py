@@ -74,6 +74,16 @@ def shared_memory() -> list[str]:
     return found
 
 
+def leave_in_a_change(store: siltstone.Store) -> None:
+    """Leave the index of the only shard as a worker does that was stopped while it moved slots."""
+    place = store._core.shards._keepers[0].place
+    memory = memoryview(place._memory.map_index(0, writable=True)).cast("B")
+    # The sequence number of every segment, made odd: 32 bytes a segment, behind header, journals and tail.
+    at = 4096 + 64 * 1024 + 4096
+    for segment in range(place._memory.sizes[0].segments):
+        memory[at + 32 * segment] |= 1
+
+
 @dataclass
 class Told:
     """What one caller was told of its keys, and so which versions it may find.

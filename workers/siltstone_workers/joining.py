@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from siltstone.errors import ClosedError, LockedError, ShardAwayError, SiltstoneError
+from siltstone.errors import ClosedError, LockedError, ShardAwayError, ShardStoppedError, SiltstoneError
 from siltstone.index.view import AwayIndex, IndexView
 from siltstone.log_store.memory import IndexSize
 from siltstone.log_store.older_views import OlderViews
@@ -17,11 +18,15 @@ from siltstone.plugin.hosting import OpenShards, WorkerInfo
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import unpack_value
+from siltstone_workers.keeper import State
 from siltstone_workers.memory import WorkerMemory
 from siltstone_workers.sharing import DESCRIPTORS_MAX, PACKET_MAX, SHARING_VERSION, address, peer_user
+from siltstone_workers.stuck import StuckShards
 from siltstone_workers.usage import with_usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Buffer
 
     from siltstone.index.mapped import MappedIndex
@@ -30,7 +35,9 @@ if TYPE_CHECKING:
 
 #: how long whoever has the store open may take to answer [seconds]
 _PATIENCE: Final = 5.0
-_STUCK_SECONDS: Final = 0.0005
+_INT_SIZE: Final = array("i").itemsize
+#: how long a worker may leave its index in the middle of a change before a lookup gives up [seconds]
+_STUCK_SECONDS_MAX: Final = 30.0
 
 
 def join(joining: Joining) -> JoinedShards | None:
@@ -51,6 +58,30 @@ def join(joining: Joining) -> JoinedShards | None:
         connection.close()
         raise
     return shards
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """The next packet and its descriptors, none of which a program that is started here inherits.
+
+    ``socket.recv_fds`` passes no flags on.
+    """
+    data, ancillary, flags, _address = connection.recvmsg(
+        PACKET_MAX, socket.CMSG_SPACE(DESCRIPTORS_MAX * _INT_SIZE), socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % _INT_SIZE])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        # Also where this process may not have so many descriptors.
+        _close(descriptors)
+        raise ProtocolError("a description of workers that was cut short", rule="description", value=None)
+    return data, list(descriptors)
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 class JoinedShards(OpenShards):
@@ -74,8 +105,7 @@ class JoinedShards(OpenShards):
         mine = joining.volume.backend.identity()
         if mine is None or told.get("medium") != mine:
             # A copy of the volume, with the same uuid: its indexes would answer for other records.
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
             raise ConnectionRefusedError
         self._take(told, descriptors)
         connection.settimeout(None)
@@ -85,7 +115,7 @@ class JoinedShards(OpenShards):
     # ---- what the other process tells
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
-        data, descriptors, _flags, _address = socket.recv_fds(self._connection, PACKET_MAX, DESCRIPTORS_MAX)
+        data, descriptors = _receive(self._connection)
         try:
             if not data:
                 raise ConnectionResetError
@@ -102,33 +132,33 @@ class JoinedShards(OpenShards):
                     holder="unknown",
                 )
         except BaseException:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
             raise
         return value, descriptors
 
     def _take(self, told: dict[str, Any], descriptors: list[int]) -> None:
         """Look into the indexes that are there now."""
         indexes: list[MappedIndex] = [self._away] * self._shards
-        left = iter(descriptors)
         try:
             for worker in told["workers"]:
                 if not worker["serves"]:
                     continue
                 sizes = [IndexSize(*map(int, size)) for size in worker["sizes"]]
-                memory = WorkerMemory(next(left), next(left), sizes)
+                index, mirrors = descriptors[:2]
+                descriptors = descriptors[2:]
+                memory = WorkerMemory.received(index, mirrors, sizes)
                 for place, shard in enumerate(worker["shards"]):
                     indexes[shard] = self._view(memory, place, mirrored=bool(worker["mirrored"]))
-        except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ProtocolError(
                 f"no description of workers: {error!r}", rule="description", value=None
             ) from error
         finally:
-            for descriptor in left:
-                os.close(descriptor)
+            _close(descriptors)
         self._told = told
         self._indexes = found = tuple(indexes)
-        self._reader = Reader(found, None, lambda shard: self._stuck(shard, found))
+        stuck = StuckShards()
+        self._reader = Reader(found, None, lambda shard: self._stuck(shard, found, stuck))
 
     def _view(self, memory: WorkerMemory, place: int, *, mirrored: bool) -> IndexView:
         backend, size = self._joining.volume.backend, memory.sizes[place]
@@ -165,17 +195,44 @@ class JoinedShards(OpenShards):
         self._ended = error
         if self._reader is not None:
             self._indexes = ended = (self._away,) * self._shards
-            self._reader = Reader(ended, None, lambda shard: self._stuck(shard, ended))
+            self._reader = Reader(ended, None, lambda shard: self._stuck(shard, ended, StuckShards()))
 
-    def _stuck(self, shard: int, indexes: tuple[MappedIndex, ...]) -> None:
+    def _stuck(self, shard: int, indexes: tuple[MappedIndex, ...], stuck: StuckShards) -> None:
         """A lookup met a change that goes on for long: look again, unless nobody goes on with it."""
         if self._ended is not None:
             raise self._ended.to_keep()
         if indexes[shard] is self._away or self._indexes[shard] is not indexes[shard]:
+            raise self._away_error(shard)
+        if stuck.met(shard) > _STUCK_SECONDS_MAX:
+            # Whoever writes there replaces a worker that hangs, once somebody there meets it: here nobody can.
             raise ShardAwayError(
-                f"shard {shard}: its worker has ended and is being started again", shard=shard, worker=None
+                f"shard {shard}: its worker left its index in the middle of a change for {_STUCK_SECONDS_MAX:g} s",
+                shard=shard,
+                worker=self._worker(shard).get("number"),
             )
-        threading.Event().wait(_STUCK_SECONDS)
+        stuck.wait()
+
+    def _worker(self, shard: int) -> dict[str, Any]:
+        """What was told last of the worker of a shard."""
+        return next((worker for worker in self._told["workers"] if shard in worker["shards"]), {})
+
+    def _away_error(self, shard: int) -> SiltstoneError:
+        """Why a shard cannot be asked."""
+        worker = self._worker(shard)
+        number, cause = worker.get("number"), worker.get("last_error", "")
+        if worker.get("state") == State.STOPPED.value:
+            return ShardStoppedError(
+                f"shard {shard}: worker {number} has ended ({cause}) and is not started again: whoever writes the"
+                " store has to open it anew",
+                shard=shard,
+                worker=number,
+                cause=cause,
+            )
+        return ShardAwayError(
+            f"shard {shard}: worker {number} has ended ({cause}) and is being started again",
+            shard=shard,
+            worker=number,
+        )
 
     # ---- what a store asks
 
@@ -222,6 +279,8 @@ class JoinedShards(OpenShards):
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        # Again: it may have been in the middle of taking over what it was told.
+        self._reader = None
         self._connection.close()
         self._indexes = ()
 

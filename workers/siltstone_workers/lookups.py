@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, ShardAwayError
 from siltstone.index.view import AwayIndex
 from siltstone.lookup.reader import Reader
+from siltstone_workers.stuck import StuckShards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from siltstone.index.pending import Pending
     from siltstone.index.types import KeyTypes
     from siltstone_workers.keeper import Keeper
-
-#: how long a lookup that met a writer in the middle of a change waits before it looks again [seconds]
-_STUCK_SECONDS: Final = 0.0005
-#: a change that nobody has met for so long is another one when it is met again [seconds]
-_ANOTHER_SECONDS: Final = 1.0
 
 
 class Lookups:
@@ -50,7 +45,7 @@ class Lookups:
         self._deadline = deadline
         self._is_closed = False
         self._reader: Reader | None = None
-        self._stuck_since: dict[int, tuple[float, float]] = {}
+        self._stuck_shards = StuckShards()
 
     @property
     def reader(self) -> Reader:
@@ -64,6 +59,7 @@ class Lookups:
         """These shards are served from here on."""
         for shard, index in indexes.items():
             self._indexes[shard] = index
+            self._stuck_shards.forget(shard)
 
     def hide(self, shards: Iterable[int]) -> None:
         """Nobody serves these shards any more."""
@@ -99,15 +95,11 @@ class Lookups:
         if index is self._away or index not in self._indexes:
             # It began when the worker was away, or looks into what a dead one left: no change there ever ends.
             raise keeper.away(shard)
-        now = time.monotonic()
-        since, last = self._stuck_since.get(shard, (now, now))
-        since = since if now - last < _ANOTHER_SECONDS else now
-        self._stuck_since[shard] = since, now
-        if now - since > self._deadline:
+        if self._stuck_shards.met(shard) > self._deadline:
             process.kill(f"it left its index in the middle of a change for {self._deadline:g} s")
             raise ShardAwayError(
                 f"shard {shard}: worker {keeper.number} hangs and is being replaced; nothing was done",
                 shard=shard,
                 worker=keeper.number,
             )
-        time.sleep(_STUCK_SECONDS)
+        self._stuck_shards.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import suppress
 from itertools import accumulate
@@ -59,6 +60,17 @@ class WorkerMemory:
             ) from error
         return cls(index, mirrors, sizes)
 
+    @classmethod
+    def received(cls, index: int, mirrors: int, sizes: Sequence[IndexSize]) -> WorkerMemory:
+        """Memory that another process shares, its descriptors owned from now on.
+
+        ValueError where it is, or could become, shorter than what is mapped of it: reading there would be fatal.
+        """
+        memory = cls(index, mirrors, sizes)
+        _check_lasting(index, memory._starts[-1])
+        _check_lasting(mirrors, len(sizes) * MirrorSpace.BYTES)
+        return memory
+
     def map_index(self, place: int, *, writable: bool) -> Mapping:
         """Map the index of the shard at this place in the order of `sizes`."""
         mapping = Mapping(self.index, self._starts[place], self.sizes[place].address_bytes, writable)
@@ -68,3 +80,16 @@ class WorkerMemory:
     def mirrors_of(self, place: int) -> MirrorSpace:
         """Where the mirrors of the shard at this place are, while this memory lives."""
         return MirrorSpace(self.mirrors, place)
+
+
+def _check_lasting(descriptor: int, size: int) -> None:
+    """ValueError unless this is shared memory of at least `size` bytes that nobody can make shorter."""
+    found = os.fstat(descriptor).st_size
+    if found < size:
+        raise ValueError(f"shared memory of {found} bytes, where {size} are needed")
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError as error:
+        raise ValueError(f"no shared memory: {error.strerror}") from error
+    if not seals & fcntl.F_SEAL_SHRINK:
+        raise ValueError("shared memory that is not sealed against becoming shorter")
