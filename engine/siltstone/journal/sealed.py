@@ -177,6 +177,15 @@ class SealedJournal:
         _entries, closed = self.writer.measure(stream)
         return self.writer.index + closed < self.clusters
 
+    def fits_unflushed(self, stream: NDArray[np.uint8]) -> bool:
+        """Whether :meth:`append_stream` takes the packed entries, and flushes nothing for the bound."""
+        _entries, closed = self.writer.measure(stream)
+        return (
+            not self.given_up
+            and self.writer.index + closed < self.clusters
+            and (closed == 0 or self._unflushed + closed <= UNFLUSHED_CLUSTERS_MAX)
+        )
+
     def _write_staged(self, staged: memoryview, closed: int) -> None:
         """Write closed clusters, never more than the bound beyond what a flush covered."""
         first = self.writer.index

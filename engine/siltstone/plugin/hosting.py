@@ -231,9 +231,11 @@ class ShardHost(OpenShards):
         """
 
     def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        """As :meth:`append`, where that need not wait for anybody; False, with nothing done, where it would."""
-        self.append(streams)
-        return True
+        """As :meth:`append`, where that need not wait for anybody; False, with nothing done, where it would.
+
+        A host that does not say how always might: its appends are left to a thread that may wait.
+        """
+        return False
 
     @abstractmethod
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:

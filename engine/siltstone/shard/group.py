@@ -79,6 +79,22 @@ class ShardGroup:
                     if not self._make_index_room(shard, records):
                         raise
 
+    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
+        """As :meth:`append` for one shard, where that waits for no flush and no other thread.
+
+        False, with nothing done, where it would, or where there are several shards: some might take their batch and
+        others not.
+        """
+        if len(streams) != 1:
+            return False
+        ((number, (stream, records)),) = streams.items()
+        shard = self._shard(number)
+        if not shard.try_append(stream, records):
+            return False
+        if shard.wants_spare():
+            self._wake()
+        return True
+
     def delete(self, number: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
         shard = self._shard(number)

@@ -72,6 +72,20 @@ class Shard:
         with self.lock:
             self._append(stream, records)
 
+    def try_append(self, stream: NDArray[np.uint8], records: int) -> bool:
+        """As :meth:`append`, where that waits for no flush and no other thread; False, with nothing done, else."""
+        # Whoever rolls holds it for as long as a flush takes.
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            self.check()
+            if self.journal is None or not self.journal.fits_unflushed(stream):
+                return False
+            self._append(stream, records)
+        finally:
+            self.lock.release()
+        return True
+
     def _append(self, stream: NDArray[np.uint8], records: int) -> None:
         journal = self._writable()
         self.store.check_room(records)
