@@ -75,11 +75,6 @@ class Answers:
             self._expected[answer.request] = answer
         return answer
 
-    def forget(self, answer: Answer) -> None:
-        """The question was not asked after all."""
-        with self._condition:
-            self._expected.pop(answer.request, None)
-
     def wait(self, answer: Answer, seconds: float) -> bool:
         """Whether the answer is here within `seconds`."""
         deadline = time.monotonic() + seconds

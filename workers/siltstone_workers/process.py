@@ -108,10 +108,6 @@ class WorkerProcess:
             self._is_ending = kind == Kind.END
         return answer
 
-    def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> memoryview | None:
-        """Send a request and wait: the bulk of its answer, or its error."""
-        return self.result(self.ask(kind, *items, bulk=bulk), kind)
-
     def result(self, answer: Answer, kind: Kind) -> memoryview | None:
         """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
         # From when it was asked: who asks several workers waits for all of them within one deadline.

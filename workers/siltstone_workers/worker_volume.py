@@ -6,9 +6,10 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from siltstone.errors import PoisonedError, SiltstoneError, StateError
+from siltstone.errors import SiltstoneError, StateError
 from siltstone.format.superblock_slot import decode_slot
 from siltstone.volume.ports import Ports
+from siltstone.volume.volume import check_poison, check_process
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import Kind, change_to_wire
@@ -79,13 +80,7 @@ class WorkerVolume:
         """Flush what this process wrote, through its own descriptor: its failures are told to it alone."""
         self.check_process()
         with self._flush_lock:
-            if self._cause is not None:
-                raise PoisonedError(
-                    f"{self.backend.url}: an earlier write or flush failed ({self._cause}); close the store, mend"
-                    " the medium, and open it again",
-                    what=self.backend.url,
-                    cause=str(self._cause),
-                )
+            check_poison(self.backend.url, self._cause)
             try:
                 self.backend.flush()
             except SiltstoneError as error:
@@ -95,9 +90,4 @@ class WorkerVolume:
 
     def check_process(self) -> None:
         """StateError in a process that a plugin forked from the worker."""
-        if os.getpid() != self._process:
-            raise StateError(
-                f"{self.backend.url}: opened by process {self._process}; this is {os.getpid()}, forked from it",
-                what=self.backend.url,
-                state="forked",
-            )
+        check_process(self.backend.url, self._process)

@@ -62,6 +62,27 @@ def interrupted(url: str, error: BaseException) -> SiltstoneError:
     )
 
 
+def check_process(url: str, process: int) -> None:
+    """StateError in a process that was forked from `process`, which opened the volume."""
+    # Asked at every write.
+    if os.getpid() != process:
+        raise StateError(
+            f"{url}: opened by process {process}; this is {os.getpid()}, forked from it: open the store after forking",
+            what=url,
+            state="forked",
+        )
+
+
+def check_poison(url: str, cause: SiltstoneError | None) -> None:
+    """PoisonedError where a write or flush failed before, for this cause."""
+    if cause is not None:
+        raise PoisonedError(
+            f"{url}: an earlier write or flush failed ({cause}); close the store, mend the medium, and open it again",
+            what=url,
+            cause=str(cause),
+        )
+
+
 class Volume:
     """A locked backend and its superblock.
 
@@ -209,7 +230,7 @@ class Volume:
         """
         self.check_process()
         with self._flush_lock:
-            self._check_poison()
+            check_poison(self.backend.url, self._cause)
             try:
                 self.backend.flush()
             except SiltstoneError as error:
@@ -229,14 +250,7 @@ class Volume:
 
     def check_process(self) -> None:
         """StateError in a process that was forked from the one that opened the volume."""
-        # Asked at every write.
-        if os.getpid() != self._process:
-            raise StateError(
-                f"{self.backend.url}: opened by process {self._process}; this is {os.getpid()}, forked from it: open"
-                " the store after forking",
-                what=self.backend.url,
-                state="forked",
-            )
+        check_process(self.backend.url, self._process)
 
     def _check_writable(self) -> None:
         self.check_process()
@@ -244,16 +258,7 @@ class Volume:
             raise ClosedError(f"{self.backend.url}: closed", what=self.backend.url)
         if self.backend.read_only:
             raise ReadOnlyError(f"{self.backend.url}: open for reading only", reason="opened read-only")
-        self._check_poison()
-
-    def _check_poison(self) -> None:
-        if self._cause is not None:
-            raise PoisonedError(
-                f"{self.backend.url}: an earlier write or flush failed ({self._cause}); close the store, mend the"
-                " medium, and open it again",
-                what=self.backend.url,
-                cause=str(self._cause),
-            )
+        check_poison(self.backend.url, self._cause)
 
     def close(self) -> None:
         """Give up the backend and its lock; closing twice is allowed."""
