@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_records import assert_holds, digest, info, rows
-from worker_calls import keys_of
-from worker_stores import PATIENCE_S, all_serve, kill, leave_in_a_change, pids, shared_memory, until
+from worker_stores import PATIENCE_S, all_serve, keys_of, kill, leave_in_a_change, pids, shared_memory, until
 
 import siltstone
 from siltstone.errors import ClosedError, ProtocolError, ShardAwayError, ShardStoppedError, SiltstoneError

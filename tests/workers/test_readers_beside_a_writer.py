@@ -6,18 +6,16 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from real_media import child
 from store_media import medium
 from store_records import assert_holds, assert_lacks, digest, hashes, rows
-from worker_calls import keys_of
-from worker_stores import PATIENCE_S, all_serve, kill, pids, until
+from worker_stores import PATIENCE_S, all_serve, keys_of, kill, pids, until
 
 import siltstone
 from siltstone.errors import ClosedError, LockedError, ReadOnlyError, ShardAwayError
@@ -25,6 +23,7 @@ from siltstone_workers.memory import WorkerMemory
 from siltstone_workers.sharing import READERS_MAX, address
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -68,19 +67,9 @@ class Writer:
 
 @contextmanager
 def writer(path: Path | str, workers: int = 2) -> Iterator[Writer]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(workers)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            assert process.stdout.readline() == "open\n"
-            yield Writer(process)
-        finally:
-            process.kill()
+    with child(WRITER, path, workers) as process:
+        assert process.stdout.readline() == "open\n"
+        yield Writer(process)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from store_records import hashes, rows
-from worker_calls import SMALL, router_of
-from worker_stores import PATIENCE_S, all_serve, is_running, kill, until
+from worker_stores import PATIENCE_S, SMALL, all_serve, is_running, kill, router_of, until
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ShardAwayError

@@ -7,29 +7,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from store_records import assert_holds, digest, hashes, info, rows
-from worker_stores import Told, all_serve, is_running, kill, pids, until
+from worker_stores import SMALL, Told, all_serve, is_running, keys_of, kill, pids, until
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ShardAwayError, ShardStoppedError
-from siltstone.index.routing import Router
-from siltstone.index.types import KeyTypes
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SMALL = {"erase_block": 64 * 1024}
-
-
-def keys_of(store: siltstone.Store, worker: int, workers: int, count: int) -> list[int]:
-    """Numbers of records that belong to the shards of one worker."""
-    info = store.info()
-    router = Router(KeyTypes({2: (0, 32)}), bytes.fromhex(info.uuid.replace("-", "")), info.shards)
-    numbers = np.arange(count * workers * 4)
-    shards = router.shards_of(2, hashes(numbers))
-    return numbers[shards % workers == worker][:count].tolist()
 
 
 # ---- one death

@@ -9,9 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from real_media import child
 from store_records import assert_holds, digest, info, rows
-from worker_calls import SMALL, ends_within, keys_of, program, settle
-from worker_stores import all_serve, is_running, kill, pids, until, workers_of
+from worker_stores import (
+    SMALL,
+    all_serve,
+    ends_within,
+    is_running,
+    keys_of,
+    kill,
+    pids,
+    settle,
+    until,
+    workers_of,
+)
 
 import siltstone
 from siltstone.errors import LockedError, OutcomeUnknownError, ShardAwayError, SiltstoneError
@@ -40,10 +51,18 @@ def test_a_frozen_worker_is_replaced_and_nothing_flushed_is_lost(tmp_path: Path)
         with ends_within(1.0), pytest.raises(OutcomeUnknownError) as caught:
             store.flush()
         assert caught.value.pid == pid
+        assert "FLUSH within 1 s" in str(caught.value)
         until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is replaced")
         assert not is_running(pid)
         assert_holds(store, [*frozen[1:], *alive])
         assert store.get(digest(frozen[0])) in (info(frozen[0]), info(frozen[0], version=5))
+        # What was lost with it has been told by the flush that found it out.
+        store.flush()
+        store.put(info(frozen[0], version=6))
+        store.flush()
+    with siltstone.open(tmp_path / "store.silt", workers=0) as store:
+        assert_holds(store, [*frozen[1:], *alive])
+        assert store.get(digest(frozen[0])) == info(frozen[0], version=6)
 
 
 def test_the_deadline_of_a_flush_is_one_however_many_workers_are_frozen(
@@ -273,10 +292,8 @@ elif sys.argv[3] == "wait":
 
 @pytest.fixture
 def core(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    process = program(CORE, str(tmp_path / "store.silt"), *request.param)
-    with process:
+    with child(CORE, tmp_path / "store.silt", *request.param) as process:
         yield process
-        process.kill()
 
 
 def gone(workers: list[int]) -> None:
@@ -291,8 +308,11 @@ def test_no_worker_outlives_a_core_that_is_killed(
 ) -> None:
     workers = [int(word) for word in core.stdout.readline().split()]
     assert sorted(workers) == sorted(workers_of(core.pid))
-    with pytest.raises(LockedError, match=str(core.pid)):
-        siltstone.open(tmp_path / "store.silt", workers=2)
+    for count in (0, 2):
+        with pytest.raises(LockedError) as caught:
+            siltstone.open(tmp_path / "store.silt", workers=count)
+        assert str(core.pid) in caught.value.holder
+    assert not workers_of(os.getpid())
     if stopped:
         kill(workers[0], signal.SIGSTOP)
     core.kill()

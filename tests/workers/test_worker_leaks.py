@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_records import info
-from worker_calls import SMALL
-from worker_stores import all_serve, kill, pids, shared_memory, until, workers_of
+from worker_stores import SMALL, all_serve, kill, pids, shared_memory, until, workers_of
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, SiltstoneError

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from store_records import digest, info
-from worker_stores import all_serve, kill, pids, until
+from worker_stores import SMALL, all_serve, kill, pids, until
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from siltstone_workers.process import WorkerProcess
-
-SMALL = {"erase_block": 64 * 1024}
 
 
 def test_a_flush_while_a_worker_is_buried_tells_of_the_loss(tmp_path: Path) -> None:

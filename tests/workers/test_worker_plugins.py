@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fake_distributions import Site
 from store_records import assert_holds, digest, info, rows
-from worker_calls import SMALL, ends_within, keys_of, settle
-from worker_stores import all_serve, pids, until, workers_of
+from worker_stores import SMALL, all_serve, ends_within, keys_of, pids, settle, until, workers_of
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, PluginError, PluginLoadError, SiltstoneError

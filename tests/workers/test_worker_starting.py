@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_records import digest, info
-from worker_calls import SMALL, ends_within
-from worker_stores import all_serve, pids, shared_memory, until, workers_of
+from worker_stores import SMALL, all_serve, ends_within, pids, shared_memory, until, workers_of
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError

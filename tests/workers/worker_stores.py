@@ -1,26 +1,33 @@
-"""Stores with worker processes for tests: their processes, and what a caller may find after something went wrong."""
+"""Stores with worker processes for tests: their processes and shards, and what a caller may be told and find."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
-from store_records import digest, info
+from store_records import digest, hashes, info
 
 from siltstone.errors import OutcomeUnknownError, ShardAwayError
+from siltstone.index.routing import Router
+from siltstone.index.types import KeyTypes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import siltstone
 
+SMALL = {"erase_block": 64 * 1024}
 #: what waits for something that other processes do gives up after this [s]
 PATIENCE_S = 60.0
+#: beyond its deadline a call may take what a loaded machine needs to end a process and start another [s]
+SLACK_S = 20.0
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -29,6 +36,42 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {PATIENCE_S:g} s: {what}"
         time.sleep(0.001)
+
+
+@contextmanager
+def ends_within(deadline: float) -> Iterator[None]:
+    """Fail where the block takes much longer than a deadline: it hung, and something else woke it."""
+    begin = time.monotonic()
+    yield
+    took = time.monotonic() - begin
+    assert took < deadline + SLACK_S, f"{took:.1f} s"
+
+
+def settle(store: siltstone.Store) -> None:
+    """Hear what was lost, once: after that a flush flushes."""
+    try:
+        store.flush()
+    except OutcomeUnknownError:
+        store.flush()
+
+
+# ---- shards
+
+
+def router_of(store: siltstone.Store) -> Router:
+    """What says which shard a key is in, made from what the store says of itself."""
+    told = store.info()
+    return Router(KeyTypes({2: (0, 32)}), bytes.fromhex(told.uuid.replace("-", "")), told.shards)
+
+
+def keys_of(store: siltstone.Store, worker: int, workers: int, count: int) -> list[int]:
+    """Numbers of records that belong to the shards of one worker."""
+    numbers = np.arange(count * workers * 4)
+    shards = router_of(store).shards_of(2, hashes(numbers))
+    return numbers[shards % workers == worker][:count].tolist()
+
+
+# ---- processes
 
 
 def pids(store: siltstone.Store) -> list[int]:
@@ -82,6 +125,9 @@ def leave_in_a_change(store: siltstone.Store) -> None:
     at = 4096 + 64 * 1024 + 4096
     for segment in range(place._memory.sizes[0].segments):
         memory[at + 32 * segment] |= 1
+
+
+# ---- what a caller is told
 
 
 @dataclass
