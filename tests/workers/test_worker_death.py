@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -13,9 +14,12 @@ from worker_stores import SMALL, Told, all_serve, is_running, keys_of, kill, pid
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ShardAwayError, ShardStoppedError
+from siltstone.format.superblock import EMPTY
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from siltstone.format.superblock import Extent
 
 
 # ---- one death
@@ -144,6 +148,67 @@ def test_a_close_tells_what_nobody_was_told(tmp_path: Path) -> None:
     with pytest.raises(OutcomeUnknownError):
         store.close()
     siltstone.open(tmp_path / "store.silt", workers=1).close()
+
+
+@pytest.mark.parametrize("call", ["flush", "len", "delete"])
+def test_a_request_that_a_worker_does_not_live_to_answer_ends_as_unknown(tmp_path: Path, call: str) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store, ThreadPoolExecutor(1) as pool:
+        store.put(info(1))
+        store.flush()
+        process = store._core.shards._keepers[0].process
+        kill(process.pid, signal.SIGSTOP)
+        store.put(info(2))
+        calls = {
+            # Only what waits for the answer: a store's own flush also says what was lost.
+            "flush": store.flush_only,
+            "len": store.__len__,
+            "delete": lambda: store.delete(digest(1)),
+        }
+        asked = pool.submit(calls[call])
+        until(lambda: process._answers._expected, "it was asked")
+        kill(process.pid)
+        if call == "flush":
+            # A flush leaves it to the caller's thread or task to be told of a loss.
+            asked.result(60)
+            assert store.losses == 1
+        else:
+            with pytest.raises(OutcomeUnknownError) as caught:
+                asked.result(60)
+            assert caught.value.pid == process.pid
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is back")
+        with pytest.raises(OutcomeUnknownError):
+            store.flush()
+        assert store.get(digest(1)) == info(1)
+
+
+def test_a_worker_is_started_again_behind_a_barrier_and_in_an_epoch_of_its_own(tmp_path: Path) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=2, shards=2, **SMALL) as store:
+        volume, keeper = store._core.volume, store._core.shards._keepers[0]
+        store.put_many(*rows(range(4000)))
+        store.flush()
+
+        def empty() -> dict[int, Extent]:
+            """The journal that each shard has ready."""
+            return {each.shard: each for each in volume.superblock.extents if each.state == EMPTY}
+
+        until(lambda: empty().keys() == {0, 1}, "each shard has a journal ready")
+        before, steps = volume.superblock, []
+        flush, prepare = volume.flush, keeper.place.prepare
+        volume.flush = lambda: (flush(), steps.append(("flushed", volume.superblock)))[0]
+        keeper.place.prepare = lambda: (steps.append(("prepared", volume.superblock)), prepare())[1]
+        kill(pids(store)[0])
+        until(lambda: store.workers()[0].restarts == 1 and all_serve(store), "it is back")
+        (barrier, at_barrier), (prepared, superblock), *_rest = steps
+        # What the dead one left in the caches cannot vanish after it was read.
+        assert (barrier, at_barrier.epoch) == ("flushed", before.epoch)
+        assert (prepared, superblock.epoch) == ("prepared", before.epoch + 1)
+        # It may have written to its own under the old generation; the other's worker still does.
+        journals = {each.id: each for each in before.extents if each.state == EMPTY}
+        for each in superblock.extents:
+            if each.id in journals:
+                assert (each.generation > before.sequence) == (each.shard == 0)
+                assert each.shard == 0 or each.generation == journals[each.id].generation
+        assert_holds(store, range(4000))
 
 
 # ---- many deaths
