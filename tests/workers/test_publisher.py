@@ -1,0 +1,96 @@
+"""Superblocks that workers ask for: each writes of its own shards alone, and a dead one nothing more."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from real_media import make_file
+
+from siltstone.errors import SiltstoneError
+from siltstone.format.superblock import EMPTY, decode_slot
+from siltstone.shard.changes import TakeEmpty
+from siltstone.volume.volume import Volume
+from siltstone_workers.channel import Message
+from siltstone_workers.errors import error_from_wire
+from siltstone_workers.frames import pack_value
+from siltstone_workers.messages import Kind, change_to_wire
+from siltstone_workers.publisher import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK = 64 * 1024
+
+
+class Process:
+    """A worker process that only hears answers."""
+
+    def __init__(self) -> None:
+        self.told: queue.Queue[tuple[tuple[Any, ...], Any]] = queue.Queue()
+
+    def tell(self, *fields: Any, bulk: Any = None) -> None:
+        self.told.put((fields, bulk))
+
+    def answer(self) -> tuple[tuple[Any, ...], Any]:
+        return self.told.get(timeout=60)
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Iterator[Volume]:
+    made = Volume.create(make_file(tmp_path / "volume"), shards=4, erase_block=BLOCK)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publisher(volume: Volume) -> Iterator[Publisher]:
+    made = Publisher(volume)
+    yield made
+    made.close()
+
+
+def asking(number: int, shard: int) -> Message:
+    """The message of a worker that asks for an empty journal."""
+    bulk = pack_value(change_to_wire(TakeEmpty(shard, 2 * BLOCK)))
+    return Message([Kind.PUBLISH, number, True], memoryview(bulk))
+
+
+def empty(volume: Volume) -> list[int]:
+    """The shards that have got an empty journal."""
+    return sorted(each.shard for each in volume.superblock.extents if each.state == EMPTY)
+
+
+def test_a_worker_gets_what_it_asks_for_its_own_shards(volume: Volume, publisher: Publisher) -> None:
+    process = Process()
+    publisher.submit(process, (0, 2), asking(7, 2))  # type: ignore[arg-type]
+    (kind, number, error), bulk = process.answer()
+    assert (kind, number, error) == (Kind.REPLY, 7, None)
+    slot = decode_slot(bytes(bulk), "volume")
+    assert slot is not None
+    assert slot.superblock.sequence == volume.superblock.sequence
+    assert empty(volume) == [2]
+
+
+def test_a_change_of_another_workers_shard_is_refused(volume: Volume, publisher: Publisher) -> None:
+    process, before = Process(), volume.superblock
+    publisher.submit(process, (0, 2), asking(7, 1))  # type: ignore[arg-type]
+    (kind, number, error), _bulk = process.answer()
+    assert (kind, number) == (Kind.REPLY, 7)
+    refused = error_from_wire(error)
+    assert isinstance(refused, SiltstoneError)
+    assert "[1], which are another worker's" in str(refused)
+    assert volume.superblock is before
+
+
+def test_nothing_is_written_for_a_worker_that_is_gone(volume: Volume, publisher: Publisher) -> None:
+    dead, alive = Process(), Process()
+    publisher.bar(dead)  # type: ignore[arg-type]
+    # As one that it sent before its end, and that is read after it.
+    publisher.submit(dead, (0, 2), asking(7, 0))  # type: ignore[arg-type]
+    publisher.submit(alive, (1, 3), asking(8, 1))  # type: ignore[arg-type]
+    assert alive.answer()[0][:2] == (Kind.REPLY, 8)
+    assert empty(volume) == [1]
+    assert dead.told.empty()
