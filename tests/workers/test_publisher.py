@@ -9,7 +9,8 @@ import pytest
 from real_media import make_file
 
 from siltstone.errors import SiltstoneError
-from siltstone.format.superblock import EMPTY, decode_slot
+from siltstone.format.superblock import EMPTY
+from siltstone.format.superblock_slot import decode_slot
 from siltstone.shard.changes import TakeEmpty
 from siltstone.volume.volume import Volume
 from siltstone_workers.channel import Message
