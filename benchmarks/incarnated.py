@@ -51,9 +51,9 @@ def thirds(numbers: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.b
 
 
 def written() -> int:
-    """Bytes that this process and its children have written to media."""
+    """Bytes that this process and its children gave the kernel to write, the zeros of a growing file among them."""
     me = psutil.Process()
-    return sum(one.io_counters().write_bytes for one in (me, *me.children(recursive=True)))
+    return sum(one.io_counters().write_chars for one in (me, *me.children(recursive=True)))
 
 
 def ask(store: siltstone.Store, records: int, what: str) -> None:

@@ -29,6 +29,8 @@ def open(  # noqa: A001 - as a store is opened like a file
     read_only: bool | None = None,
     create: bool | None = None,
     index_memory: int | None = None,
+    on_full: str | None = None,
+    hash_stores_max: int | None = None,
     erase_block: int | None = None,
     force: Collection[str] | None = None,
     missing_types: str | None = None,
@@ -50,8 +52,11 @@ def open(  # noqa: A001 - as a store is opened like a file
     :param read_only: write nothing, not even to recover; other readers may share the store [default False]
     :param create: make a store where there is none [default True]; block devices are formatted by
         :func:`create`, never by opening them
-    :param index_memory: budget of the index [bytes, default 256 MiB]; it takes about 9.5 bytes a record, and a
-        put that would pass it raises LogStoreFullError
+    :param index_memory: budget of the index [bytes, default 256 MiB]; it takes about 9.5 bytes a record. Beyond it
+        the oldest records go into hash stores, which take 1.25 bytes of memory each
+    :param on_full: "merge" (default) merges hash stores, and a full volume raises DiskFullError; "drop_oldest"
+        gives up the oldest records instead where the volume is full or a shard has `hash_stores_max` hash stores
+    :param hash_stores_max: with "drop_oldest" so many hash stores of a shard are kept [1 to 48, default 16]
     :param erase_block: unit of space of a new volume [bytes, default what the medium asks for, at least 512 KiB]
     :param force: reasons for which a device would be refused, to override
     :param missing_types: "read_only" (default) opens a store for reading where nobody provides one of its
@@ -76,6 +81,8 @@ def open(  # noqa: A001 - as a store is opened like a file
             read_only=read_only,
             create=create,
             index_memory=index_memory,
+            on_full=on_full,
+            hash_stores_max=hash_stores_max,
             erase_block=erase_block,
             force=force,
             missing_types=missing_types,

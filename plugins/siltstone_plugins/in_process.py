@@ -33,7 +33,7 @@ class InProcessHost(ShardHost):
         self._wake = threading.Event()
         shards, recoveries = open_shards(hosting.volume, numbers, hosting.opening, clean=hosting.clean)
         self.recoveries = recoveries
-        self.group = ShardGroup(hosting.volume, shards, self._wake.set)
+        self.group = ShardGroup(hosting.volume, shards, self._wake.set, hosting.opening.on_full)
         self._reader: Reader | None = Reader([shard.store.index for shard in shards])
         self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
         self._keeper.start()

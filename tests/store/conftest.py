@@ -28,6 +28,7 @@ FOR_ANY_WORKERS = {
     "test_threads": ((0, 2), (0, 1, 2, 4)),
     "test_disk_full": ((0, 2), (0, 1, 2, 4)),
     "test_packing": ((0, 2), (0, 1, 2, 4)),
+    "test_on_full": ((0, 2), (0, 1, 2, 4)),
     "test_incarnation": ((0, 2), (0, 1, 2, 4)),
 }
 

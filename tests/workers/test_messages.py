@@ -13,8 +13,11 @@ from siltstone.format.seal import End, Position
 from siltstone.format.superblock import SHARDS_MAX
 from siltstone.journal.recovery import JournalRecovery
 from siltstone.shard.changes import (
+    Filled,
     Give,
+    Incarnate,
     JournalEnd,
+    Merge,
     Pack,
     Packed,
     Reserve,
@@ -23,6 +26,7 @@ from siltstone.shard.changes import (
     Settled,
     TakeEmpty,
     TakeFresh,
+    TakeHashStore,
 )
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import error_to_wire
@@ -58,6 +62,17 @@ CHANGES = st.one_of(
     st.builds(Reserve, COUNTS),
     st.builds(Roll, COUNTS, MAYBE, st.none() | ENDS, MAYBE),
     st.builds(Settle, st.lists(SETTLED, max_size=4).map(tuple)),
+    st.builds(TakeHashStore, COUNTS, COUNTS),
+    st.builds(
+        Incarnate,
+        COUNTS,
+        st.lists(COUNTS, max_size=4).map(tuple),
+        st.lists(st.builds(Packed, COUNTS, ENDS), max_size=4).map(tuple),
+        st.none() | st.builds(Filled, COUNTS, COUNTS),
+    ),
+    st.builds(
+        Merge, COUNTS, st.lists(COUNTS, max_size=4).map(tuple), st.none() | st.builds(Filled, COUNTS, COUNTS)
+    ),
     st.builds(
         Pack,
         COUNTS,
@@ -198,7 +213,20 @@ JUNK = st.recursive(
     lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.integers(0, 3) | TEXT, inner, max_size=3),
     max_leaves=20,
 )
-NAMES = st.sampled_from(["TakeEmpty", "TakeFresh", "Give", "Reserve", "Roll", "Settle", "Pack"])
+NAMES = st.sampled_from(
+    [
+        "TakeEmpty",
+        "TakeFresh",
+        "Give",
+        "Reserve",
+        "Roll",
+        "Settle",
+        "Pack",
+        "TakeHashStore",
+        "Incarnate",
+        "Merge",
+    ]
+)
 
 
 @given(JUNK | st.tuples(NAMES, JUNK).map(list))

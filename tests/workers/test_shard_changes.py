@@ -18,6 +18,7 @@ from siltstone.format.superblock import (
     EMPTY,
     FREE,
     KIND_FREE,
+    KIND_HASH_STORE,
     KIND_JOURNAL,
     KIND_RESERVE,
     Extent,
@@ -26,8 +27,11 @@ from siltstone.format.superblock import (
 from siltstone.format.superblock_slot import decode_slot, encode_slot
 from siltstone.shard.changes import (
     CleanClose,
+    Filled,
     Give,
+    Incarnate,
     JournalEnd,
+    Merge,
     Pack,
     Packed,
     Reserve,
@@ -72,6 +76,11 @@ VOLUME = Superblock(
         extent(8, 7, kind=KIND_JOURNAL, shard=1, state=EMPTY, generation=7),
     ),
 )
+#: the same with two hash stores of shard 0, one filled and one to be filled
+STORES = VOLUME.with_extents(
+    extent(9, 8, kind=KIND_HASH_STORE, shard=0, state=CLOSED, generation=7),
+    extent(10, 9, kind=KIND_HASH_STORE, shard=0, state=EMPTY, generation=8),
+)
 OWN = {CLOSED: 1, ACTIVE: 2, EMPTY: 3, KIND_RESERVE: 4, KIND_FREE: 5}
 
 
@@ -97,6 +106,8 @@ def differences(found: Superblock) -> dict[int, Extent | None]:
 #: every extent that is not the shard's journal in this state, and one that does not exist
 NOT_ACTIVE = [1, 3, 4, 5, 6, 7, 8, 99, 2**63]
 NOT_CLOSED = [2, 3, 4, 5, 6, 7, 8, 99, 2**63]
+NOT_FILLING = [1, 2, 3, 4, 5, 6, 7, 8, 9, 99, 2**63]
+NOT_A_HASH_STORE = [1, 2, 3, 4, 5, 6, 7, 8, 10, 99, 2**63]
 NOT_EMPTY = [1, 2, 4, 5, 6, 7, 8, 99, 2**63]
 REFUSED = [
     *((f"give-{number}", Give(0, number)) for number in NOT_EMPTY),
@@ -118,12 +129,36 @@ REFUSED = [
 ]
 
 
+REFUSED_WITH_STORES = [
+    *((f"incarnate-{number}", Incarnate(0, (number,), (), None)) for number in NOT_CLOSED),
+    *((f"incarnate-into-{number}", Incarnate(0, (1,), (), Filled(number, FIRST))) for number in NOT_FILLING),
+    ("incarnate-nothing", Incarnate(0, (), (), None)),
+    ("incarnate-into-more-than-it-has", Incarnate(0, (1,), (), Filled(10, 2 * FIRST))),
+    ("incarnate-into-a-part-of-a-block", Incarnate(0, (1,), (), Filled(10, 100))),
+    *((f"merge-{number}", Merge(0, (number,), None)) for number in NOT_A_HASH_STORE),
+    *((f"merge-into-{number}", Merge(0, (9,), Filled(number, FIRST))) for number in NOT_FILLING),
+    ("merge-nothing", Merge(0, (), None)),
+    ("merge-twice", Merge(0, (9, 9), None)),
+]
+
+
 @pytest.mark.parametrize(
     "change", [change for _name, change in REFUSED], ids=[name for name, _change in REFUSED]
 )
 def test_a_change_of_what_is_not_the_shards_or_not_in_this_state_is_refused(change: Any) -> None:
     with pytest.raises(StateError) as caught:
         change(VOLUME)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change for _name, change in REFUSED_WITH_STORES],
+    ids=[name for name, _change in REFUSED_WITH_STORES],
+)
+def test_a_change_of_hash_stores_that_are_not_the_shards_or_not_in_this_state_is_refused(change: Any) -> None:
+    with pytest.raises(StateError) as caught:
+        change(STORES)
     assert len(str(caught.value)) < 200
 
 
@@ -303,3 +338,18 @@ def test_only_neighbours_are_packed_together() -> None:
     superblock = VOLUME.with_extents(last, replace(VOLUME.extent(2), state=CLOSED, end=END))
     with pytest.raises(StateError, match="cannot take the place"):
         Pack(0, (1, 3), ())(superblock)
+
+
+def test_a_hash_store_takes_the_place_of_journals_and_keeps_what_it_needs() -> None:
+    found = changed(Incarnate(0, (1,), (), Filled(10, BLOCK)), STORES)
+    assert [(each.id, each.order) for each in found.journals(0)] == [(2, 2)]
+    stores = [(each.id, each.order, each.length) for each in found.hash_stores(0)]
+    assert stores == [(9, 0, FIRST), (10, 1, BLOCK)]
+    assert found.extents[-1] == Extent(20, BASE + 9 * FIRST + BLOCK, FIRST - BLOCK)
+
+
+def test_a_merged_hash_store_takes_the_place_of_its_sources() -> None:
+    assert [
+        (each.id, each.order) for each in changed(Merge(0, (9,), Filled(10, FIRST)), STORES).hash_stores(0)
+    ] == [(10, 0)]
+    assert changed(Merge(0, (9,), None), STORES).hash_stores(0) == []

@@ -35,6 +35,8 @@ class WorkerConfig:
     :param key_entry_bytes: the shortest entry that can bring a key [bytes]
     :param index_memory: budget of all shards' indexes together [bytes]
     :param unreadable_is_torn: see :func:`siltstone.journal.recovery.recover`
+    :param drops_oldest: see :class:`siltstone.shard.merging.OnFull`, like the next
+    :param hash_stores_max: most hash stores of a shard
     :param threads: shards that are replayed at the same time
     :param niceness: what is added to the niceness
     :param affinity: processors that the worker may run on, or None
@@ -58,6 +60,8 @@ class WorkerConfig:
     key_entry_bytes: int
     index_memory: int
     unreadable_is_torn: bool
+    drops_oldest: bool
+    hash_stores_max: int
     threads: int
     niceness: int
     affinity: Sequence[int] | None

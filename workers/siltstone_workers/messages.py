@@ -163,8 +163,9 @@ def change_to_wire(change: ShardChange) -> list[Any]:
         fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
     elif isinstance(change, changes.Pack | changes.Incarnate):
         fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
+        fields[3:] = [_filled_to_wire(each) for each in fields[3:]]
     elif isinstance(change, changes.Merge):
-        fields[1] = list(change.sources)
+        fields[1:] = [list(change.sources), _filled_to_wire(change.merged)]
     return [type(change).__name__, fields]
 
 
@@ -187,10 +188,10 @@ def _change(value: Any) -> ShardChange:
         return changes.Pack(_count(shard), _counts(sources), _packed(packed))
     if kind is changes.Incarnate:
         shard, sources, packed, hash_store = items
-        return changes.Incarnate(_count(shard), _counts(sources), _packed(packed), _count_or_none(hash_store))
+        return changes.Incarnate(_count(shard), _counts(sources), _packed(packed), _filled(hash_store))
     if kind is changes.Merge:
         shard, sources, merged = items
-        return changes.Merge(_count(shard), _counts(sources), _count_or_none(merged))
+        return changes.Merge(_count(shard), _counts(sources), _filled(merged))
     if kind is changes.TakeFresh:
         numbers, kept = items
         return changes.TakeFresh(tuple(map(_count, _list(numbers))), _flag(kept))
@@ -206,6 +207,14 @@ def _packed(value: Any) -> tuple[changes.Packed, ...]:
     return tuple(
         changes.Packed(_count(extent), _end(end)) for extent, end in (_list(one, 2) for one in _list(value))
     )
+
+
+def _filled_to_wire(filled: changes.Filled | None) -> list[int] | None:
+    return None if filled is None else [filled.extent, filled.length]
+
+
+def _filled(value: Any) -> changes.Filled | None:
+    return None if value is None else changes.Filled(*map(_count, _list(value, 2)))
 
 
 def _settled(value: Any) -> Settled:

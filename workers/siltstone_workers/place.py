@@ -127,6 +127,8 @@ class WorkerPlace:
             key_entry_bytes=hosting.opening.key_entry_bytes,
             index_memory=hosting.opening.index_memory,
             unreadable_is_torn=hosting.opening.unreadable_is_torn,
+            drops_oldest=hosting.opening.on_full.drops_oldest,
+            hash_stores_max=hosting.opening.on_full.hash_stores_max,
             threads=max(1, len(os.sched_getaffinity(0)) // self._count),
             niceness=hosting.worker.niceness,
             affinity=None if affinity is None else affinity[self._number % len(affinity)],

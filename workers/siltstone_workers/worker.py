@@ -15,6 +15,7 @@ from siltstone.log_store.memory import IndexSize
 from siltstone.plugin.host import PluginHost
 from siltstone.plugin.types import BackendOptions
 from siltstone.shard.group import ShardGroup
+from siltstone.shard.merging import OnFull
 from siltstone.shard.opening import IndexPlace, OpenOptions, Recovered, recover_shards, serve_shards
 from siltstone.volume.backend import Handover
 from siltstone_workers import machine
@@ -199,6 +200,7 @@ class Worker:
             key_entry_bytes=config.key_entry_bytes,
             index_memory=config.index_memory,
             unreadable_is_torn=config.unreadable_is_torn,
+            on_full=OnFull(config.drops_oldest, config.hash_stores_max),
             threads=config.threads,
             progress=self._replayed,
             others=lambda shard: _Forwarder(self._inbox, shard, consumed) if consumed else None,
@@ -215,7 +217,7 @@ class Worker:
         recovered, self._recovered = self._recovered, None
         self._options = self._opening(consumed)
         shards = serve_shards(self._volume, recovered, self._options)
-        self._group = ShardGroup(self._volume, shards, self._wake.set)
+        self._group = ShardGroup(self._volume, shards, self._wake.set, self._options.on_full)
         threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True).start()
         self._events.send([Kind.PROGRESS, 0, *self._news(dict.fromkeys(self._config.shards, 0))])
 

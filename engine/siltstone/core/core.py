@@ -17,6 +17,7 @@ from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
 from siltstone.plugin.host import PluginHost
 from siltstone.plugin.hosting import IN_PROCESS, WORKER_PROCESSES, Hosting, Joining, ShardHost
+from siltstone.shard.merging import OnFull
 from siltstone.shard.opening import OpenOptions
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Core:
             ),
             index_memory=self.options.index_memory,
             unreadable_is_torn=self.options.unreadable_is_torn,
+            on_full=OnFull(self.options.on_full == "drop_oldest", self.options.hash_stores_max),
             threads=max(1, min(superblock.shards, os.cpu_count() or 1)),
             progress=self.options.progress,
             others=consumers.of_shard,

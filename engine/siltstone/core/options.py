@@ -13,6 +13,7 @@ from siltstone.format.constants import ERASE_BLOCK_DEFAULT
 from siltstone.format.superblock import SHARDS_MAX
 from siltstone.plugin.host import PluginHost
 from siltstone.plugin.hosting import WorkerOptions
+from siltstone.shard.merging import HASH_STORES_MAX, HASH_STORES_MAX_DEFAULT
 from siltstone.volume.ports import Ports
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _KEYS_OF_FILE: Final = {
     "worker": "workers",
     "read_only": "store.read_only",
     "index_memory": "store.index_memory",
+    "on_full": "store.on_full",
+    "hash_stores_max": "store.hash_stores_max",
     "missing_types": "store.missing_types",
     "plugins_allow": "plugins.allow",
     "backend_options": "backend.options",
@@ -52,6 +55,8 @@ class StoreOptions:
     read_only: bool = False
     create: bool = True
     index_memory: int = INDEX_MEMORY_DEFAULT
+    on_full: Literal["merge", "drop_oldest"] = "merge"
+    hash_stores_max: int = HASH_STORES_MAX_DEFAULT
     erase_block: int = ERASE_BLOCK_DEFAULT
     force: frozenset[str] = frozenset()
     missing_types: Literal["read_only", "refuse"] = "read_only"
@@ -66,7 +71,7 @@ class StoreOptions:
         for key in ("read_only", "create", "unreadable_is_torn"):
             value = getattr(self, key)
             _check(type(value) is bool, key, value, "must be True or False")
-        for key in ("shards", "index_memory", "erase_block"):
+        for key in ("shards", "index_memory", "hash_stores_max", "erase_block"):
             value = getattr(self, key)
             _check(type(value) is int, key, value, "must be a whole number")
         _check(1 <= self.shards <= SHARDS_MAX, "shards", self.shards, f"must be 1 to {SHARDS_MAX}")
@@ -75,6 +80,18 @@ class StoreOptions:
             "index_memory",
             self.index_memory,
             f"must be {_INDEX_MEMORY_MIN} to {_INDEX_MEMORY_MAX} bytes",
+        )
+        _check(
+            self.on_full in ("merge", "drop_oldest"),
+            "on_full",
+            self.on_full,
+            'must be "merge" or "drop_oldest"',
+        )
+        _check(
+            1 <= self.hash_stores_max <= HASH_STORES_MAX,
+            "hash_stores_max",
+            self.hash_stores_max,
+            f"must be 1 to {HASH_STORES_MAX}",
         )
         _check(
             self.missing_types in ("read_only", "refuse"),
@@ -169,6 +186,8 @@ def _from_file(path: str) -> dict[str, Any]:
         ),
         "read_only": store.read_only,
         "index_memory": store.index_memory,
+        "on_full": store.on_full,
+        "hash_stores_max": store.hash_stores_max,
         "missing_types": store.missing_types,
         "plugins_allow": configuration.plugins.allow,
         "backend_options": configuration.backend.options,

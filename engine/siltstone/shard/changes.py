@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CleanClose",
+    "Filled",
     "Give",
     "Incarnate",
     "JournalEnd",
@@ -284,6 +285,20 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """A hash store that was filled, and the bytes of its extent that it needs, whole erase blocks."""
+
+    extent: int
+    length: int
+
+    def publish(self, superblock: Superblock, shard: int, order: int) -> Superblock:
+        """The superblock in which it is a hash store of `shard`; what it does not need is free again."""
+        filled = space.owned(superblock, shard, self.extent, EMPTY, KIND_HASH_STORE)
+        superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order))
+        return allocator.trim(superblock, self.extent, self.length)
+
+
+@dataclass(frozen=True, slots=True)
 class Incarnate:
     """Let a hash store, and `packed` journals for what has no key, take the place of the oldest journals of `shard`.
 
@@ -294,7 +309,7 @@ class Incarnate:
     shard: int
     sources: tuple[int, ...]
     packed: tuple[Packed, ...]
-    hash_store: int | None
+    hash_store: Filled | None
 
     def __call__(self, superblock: Superblock) -> Superblock:
         oldest = superblock.journals(self.shard)[: len(self.sources)]
@@ -307,10 +322,7 @@ class Incarnate:
         superblock = Pack(self.shard, self.sources, self.packed)(superblock)
         if self.hash_store is None:
             return superblock
-        filled = space.owned(superblock, self.shard, self.hash_store, EMPTY, KIND_HASH_STORE)
-        return superblock.with_extents(
-            replace(filled, state=CLOSED, order=max(extent.order for extent in oldest))
-        )
+        return self.hash_store.publish(superblock, self.shard, max(extent.order for extent in oldest))
 
     def shards(self, superblock: Superblock) -> set[int]:
         """The shards that it is about."""
@@ -326,7 +338,7 @@ class Merge:
 
     shard: int
     sources: tuple[int, ...]
-    merged: int | None
+    merged: Filled | None
 
     def __call__(self, superblock: Superblock) -> Superblock:
         found = [
@@ -334,7 +346,7 @@ class Merge:
         ]
         numbers = [extent.id for extent in superblock.hash_stores(self.shard)]
         oldest = min(map(numbers.index, self.sources), default=0)
-        if not found or set(numbers[oldest : oldest + len(found)]) != set(self.sources):
+        if not found or sorted(numbers[oldest : oldest + len(found)]) != sorted(self.sources):
             raise StateError(
                 f"shard {self.shard}: hash stores {list(self.sources)} are no neighbours",
                 what=f"shard {self.shard}",
@@ -342,11 +354,9 @@ class Merge:
             )
         for source in found:
             superblock = allocator.give(superblock, source.id)
-        if self.merged is None:
-            return space.with_reserve_of_free(superblock, self.shard)
-        filled = space.owned(superblock, self.shard, self.merged, EMPTY, KIND_HASH_STORE)
-        order = max(source.order for source in found)
-        superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order))
+        if self.merged is not None:
+            order = max(source.order for source in found)
+            superblock = self.merged.publish(superblock, self.shard, order)
         return space.with_reserve_of_free(superblock, self.shard)
 
     def shards(self, superblock: Superblock) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.errors import SiltstoneError
@@ -10,7 +11,8 @@ from siltstone.format.seal import journal_key
 from siltstone.hash_store.builder import HashStoreBuilder
 from siltstone.hash_store.extent import plan
 from siltstone.shard import space
-from siltstone.shard.changes import Give, TakeHashStore
+from siltstone.shard.changes import Filled, Give, TakeHashStore
+from siltstone.volume.allocator import round_to_erase_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +29,7 @@ def fill_hash_store(
 ) -> Extent | None:
     """Write packed entries, ascending by hash, as a hash store; its extent, named `empty`, or None for no entries.
 
+    The extent that is returned has the length that it needs; what it was planned with is its own until it is published.
     Written, not flushed. DiskFullError where there is no space for it; its extent is given back where anything fails.
 
     :param entries: how many at most, of `entry_bytes` in all at most, none larger than `largest` [bytes]
@@ -48,13 +51,19 @@ def fill_hash_store(
         for chunk in chunks:
             builder.add(chunk)
         if builder.entries:
-            builder.finish()
-            return extent
+            size = builder.finish().clusters * CLUSTER_SIZE
+            # Less than was planned where keys came several times, or were deleted.
+            return replace(extent, length=round_to_erase_blocks(size, volume.superblock.erase_block))
     except BaseException:
         give_back(shard, extent)
         raise
     give_back(shard, extent)
     return None
+
+
+def filled(extent: Extent | None) -> Filled | None:
+    """How a change of the superblock names what was filled."""
+    return None if extent is None else Filled(extent.id, extent.length)
 
 
 def give_back(shard: Shard, extent: Extent) -> None:

@@ -7,12 +7,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
-from siltstone.format.superblock import ACTIVE
+from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
-from siltstone.shard.incarnation import Incarnation, choose_oldest
-from siltstone.shard.merging import choose_merge, merge_hash_stores
-from siltstone.shard.packing import Packing, worth_packing
+from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
+from siltstone.shard.merging import OnFull, choose_merge, drop_oldest, merge_hash_stores
+from siltstone.shard.packing import Packing, Run, worth_packing
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class ShardGroup:
     :param volume: theirs
     :param shards: opened
     :param wake: called where a tick should come soon
+    :param on_full: what becomes of old records when there is no room for new ones
 
     Threads may share it.
     """
@@ -45,8 +46,10 @@ class ShardGroup:
         volume: ShardVolume,
         shards: Sequence[Shard],
         wake: Callable[[], None] = lambda: None,
+        on_full: OnFull | None = None,
     ) -> None:
         self.volume = volume
+        self.on_full = on_full or OnFull()
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
@@ -131,27 +134,36 @@ class ShardGroup:
 
         Housekeeping does this in time; who puts faster waits here.
         """
-        with self._pack_lock:
-            if shard.store.room >= records:
-                return True
-            if shard.broken is not None or records > shard.store.size.records:
-                return False
-            if self._incarnate(shard):
-                return True
-        with self._flush_lock:
-            shard.freeze()
-        with self._pack_lock:
-            return self._incarnate(shard) or shard.store.room >= records
+        try:
+            with self._pack_lock:
+                if shard.store.room >= records:
+                    return True
+                if shard.broken is not None or records > shard.store.size.records:
+                    return False
+                if self._incarnate(shard):
+                    return True
+            with self._flush_lock:
+                shard.freeze()
+            with self._pack_lock:
+                return self._incarnate(shard) or shard.store.room >= records
+        except DiskFullError:
+            if not self._make_space():
+                raise
+            return True
 
     def _make_space(self) -> bool:
-        """Free what is dead in any shard; False where nothing is that pays, or that can be without more space."""
-        for shard in list(self.shards.values()):
+        """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed."""
+        shards = list(self.shards.values())
+        for shard in shards:
             try:
                 if self.pack(shard):
                     return True
             except DiskFullError:
                 continue
-        return False
+        # Of the shard that holds most: then the windows of all stay about as long.
+        return self.on_full.drops_oldest and any(
+            self.drop_oldest(shard) for shard in sorted(shards, key=_closed_bytes, reverse=True)
+        )
 
     # ---- flushing
 
@@ -214,7 +226,7 @@ class ShardGroup:
                 self.pack(shard)
                 if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
                     self.incarnate(shard)
-                self.merge(shard)
+                self._limit(shard)
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
@@ -261,6 +273,26 @@ class ShardGroup:
             _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
             return True
 
+    def drop_oldest(self, shard: Shard) -> bool:
+        """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""
+        with self._pack_lock:
+            if drop_oldest(shard):
+                return True
+            run = choose_oldest(shard)
+            if run is None:
+                return False
+            oldest = Run(run.sources[:1], oldest=True)
+            Forgetting(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
+            return True
+
+    def _limit(self, shard: Shard) -> None:
+        """Keep hash stores few: merge them, or give up the oldest."""
+        if not self.on_full.drops_oldest:
+            self.merge(shard)
+            return
+        while len(shard.store.hash_stores) > self.on_full.hash_stores_max:
+            self.drop_oldest(shard)
+
     def tidy(self, *, incarnate: bool) -> bool:
         """Pack some journals now, if any are more than half dead; whether there may be more to do.
 
@@ -272,9 +304,13 @@ class ShardGroup:
         for shard in shards:
             with self._flush_lock:
                 shard.freeze()
-        return any(self.incarnate(shard) for shard in shards) or any(
-            self.merge(shard, everything=True) for shard in shards
-        )
+        if any(self.incarnate(shard) for shard in shards):
+            return True
+        if self.on_full.drops_oldest:
+            for shard in shards:
+                self._limit(shard)
+            return False
+        return any(self.merge(shard, everything=True) for shard in shards)
 
     def end(self) -> tuple[JournalEnd, ...]:
         """Take nothing more, flush everything; where each active journal ends, for the mark of a clean close.
@@ -317,3 +353,10 @@ class ShardGroup:
     def release(self) -> None:
         """Let go of the shards; whoever still calls gets ClosedError."""
         self.shards = {}
+
+
+def _closed_bytes(shard: Shard) -> int:
+    """Bytes of the closed journals and hash stores of a shard."""
+    superblock = shard.volume.superblock
+    extents = (*superblock.hash_stores(shard.number), *superblock.journals(shard.number))
+    return sum(extent.length for extent in extents if extent.state == CLOSED)

@@ -16,7 +16,7 @@ from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import sort_entries
 from siltstone.index.table import NO_PLACE
 from siltstone.shard.changes import Incarnate
-from siltstone.shard.filling import fill_hash_store, give_back
+from siltstone.shard.filling import fill_hash_store, filled, give_back
 from siltstone.shard.packing import Packing, Run
 
 if TYPE_CHECKING:
@@ -44,6 +44,18 @@ def choose_oldest(shard: Shard) -> Run | None:
             break
         chosen.append(extent)
     return Run(tuple(chosen), oldest=True) if chosen else None
+
+
+class Forgetting(Packing):
+    """The oldest journals of a shard given up with all that is in them; what has no key stays, in a fresh journal."""
+
+    def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
+        stream, places, largest = self._living(source, clusters, first, last_used)
+        keyless = places == NO_PLACE
+        if keyless.any():
+            self._add(stream[entry_mask(stream, keyless)], places[keyless], largest)
+        with self._shard.lock:
+            self._shard.store.drop(stream, places)
 
 
 class _Dropped(NamedTuple):
@@ -126,7 +138,7 @@ class Incarnation(Packing):
                 shard.number,
                 tuple(source.id for source in self._run.sources),
                 packed,
-                None if self._hash_store is None else self._hash_store.id,
+                filled(self._hash_store),
             )
         )
 

@@ -6,18 +6,38 @@ logarithm of the data says. The oldest of all loses its deletions, since nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import SiltstoneError
 from siltstone.hash_store.merging import merge
 from siltstone.shard.changes import Merge
-from siltstone.shard.filling import fill_hash_store, give_back
+from siltstone.shard.filling import fill_hash_store, filled, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from siltstone.format.superblock import Extent
     from siltstone.shard.shard import Shard
+
+#: hash stores of a shard in a window over the newest records, unless told otherwise
+HASH_STORES_MAX_DEFAULT: Final = 16
+#: as many as an index can list, but for some that come before the oldest go
+HASH_STORES_MAX: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class OnFull:
+    """What becomes of hash stores when there are many, and when the volume is full.
+
+    :param drops_oldest: the oldest are given up, with what they hold, and none are merged: a window over the newest
+        records. Else they are merged, and a full volume takes nothing new
+    :param hash_stores_max: with `drops_oldest` so many a shard are kept
+    """
+
+    drops_oldest: bool = False
+    hash_stores_max: int = HASH_STORES_MAX_DEFAULT
+
 
 #: so many neighbours of one size are merged
 TIER_WIDTH = 4
@@ -91,9 +111,7 @@ def drop_oldest(shard: Shard) -> bool:
 
 def replace(shard: Shard, sources: Sequence[Extent], merged: Extent | None) -> None:
     """Let the superblock say what lookups go by already."""
-    change = Merge(
-        shard.number, tuple(source.id for source in sources), None if merged is None else merged.id
-    )
+    change = Merge(shard.number, tuple(source.id for source in sources), filled(merged))
     try:
         shard.volume.publish(change)
     except SiltstoneError as error:

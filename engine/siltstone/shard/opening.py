@@ -31,6 +31,7 @@ from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
 from siltstone.shard import space
 from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh
+from siltstone.shard.merging import OnFull
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
@@ -80,6 +81,7 @@ class OpenOptions:
     :param progress: called from time to time, from any thread, one call at a time
     :param others: gets, by shard, the entries of chunks in which some have no key
     :param consumed: ids of the types without a key that somebody wants
+    :param on_full: what becomes of old records when there is no room for new ones
     :param place: where the index of a shard lies; None: in memory of this process
     """
 
@@ -91,6 +93,7 @@ class OpenOptions:
     progress: Callable[[ReplayProgress], None] | None = None
     others: Callable[[int], Others | None] = field(default=lambda _shard: None)
     consumed: frozenset[int] = frozenset()
+    on_full: OnFull = field(default_factory=OnFull)
     place: Callable[[int], IndexPlace] | None = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from siltstone.errors import BatchTooLargeError
+from siltstone.errors import BatchTooLargeError, StateError
 from siltstone.format.constants import JOURNAL_SIZE_MAX
 from siltstone.format.superblock import (
     FREE,
@@ -70,6 +70,24 @@ def give(superblock: Superblock, number: int) -> Superblock:
             joined[extent.id] = True
     kept = tuple(extent for extent in superblock.extents if extent.id not in joined)
     return replace(superblock, extents=kept).with_extents(freed)
+
+
+def trim(superblock: Superblock, number: int, length: int) -> Superblock:
+    """Let extent `number` keep its first `length` bytes, whole erase blocks, and give the rest back."""
+    extent = superblock.extent(number)
+    if not 0 < length <= extent.length or length % superblock.erase_block:
+        raise StateError(
+            f"extent {number} of {extent.length} bytes cannot be cut to {length}",
+            what=f"extent {number}",
+            state=extent.state,
+        )
+    if length == extent.length:
+        return superblock
+    rest = Extent(superblock.next_extent, extent.offset + length, extent.length - length)
+    superblock = replace(superblock, next_extent=superblock.next_extent + 1).with_extents(
+        replace(extent, length=length), rest
+    )
+    return give(superblock, rest.id)
 
 
 def reserve(superblock: Superblock, number: int, shard: int) -> Superblock:
