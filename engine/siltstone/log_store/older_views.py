@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from siltstone.format.seal import journal_key
 from siltstone.hash_store.older import OlderStores
 from siltstone.hash_store.view import HashStoreView
+from siltstone.volume.mapping import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +41,29 @@ class OlderViews:
 
     def open(self, listing: Sequence[Listed]) -> OlderStores:
         """These hash stores, newest first; DamageError where the filter of one is not as it was written."""
-        self._open = {one: self._open.get(one) or self.view(one) for one in listing}
+        self._open = {one: self._open.get(one) or self._for_lookups(one) for one in listing}
         return OlderStores(self._open.values())
 
     def view(self, one: Listed) -> HashStoreView:
         """One hash store, verified but for its record pages."""
-        number, generation, offset, length = one
+        _number, _generation, offset, length = one
+        data = self._backend.map(offset, length)
+        return self._view(
+            one, memoryview(bytes(self._backend.read(offset, length))) if data is None else data
+        )
+
+    def _for_lookups(self, one: Listed) -> HashStoreView:
+        _number, _generation, offset, length = one
         data = self._backend.map(offset, length)
         if data is None:
-            data = memoryview(bytes(self._backend.read(offset, length)))
+            return self.view(one)
+        view = self._view(one, data)
+        if isinstance(data.obj, Mapping):
+            # The filter was read in one go; from now on each hit wants one page.
+            data.obj.expect_random_reads()
+        return view
+
+    def _view(self, one: Listed, data: memoryview) -> HashStoreView:
+        number, generation, offset, _length = one
         key = journal_key(self._uuid, number, generation)
         return HashStoreView(data, key, self._types, self._uuid, extent=number, offset=offset)

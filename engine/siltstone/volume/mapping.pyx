@@ -16,6 +16,7 @@ cdef extern from "sys/mman.h" nogil:
     int PROT_READ
     int PROT_WRITE
     int MADV_NOHUGEPAGE
+    int MADV_RANDOM
     int MADV_REMOVE
     int MAP_SHARED
     void *MAP_FAILED
@@ -48,6 +49,10 @@ cdef class Mapping:
     def avoid_huge_pages(self):
         """Let its memory be taken in small pages, whatever the system prefers; a hint."""
         madvise(self.address, self.length, MADV_NOHUGEPAGE)
+
+    def expect_random_reads(self):
+        """Let a page that is touched come alone, not with its neighbours; a hint."""
+        madvise(self.address, self.length, MADV_RANDOM)
 
     def give_back(self):
         """Free the memory behind a writable map of shared memory: it reads as zeros then, for everybody."""
