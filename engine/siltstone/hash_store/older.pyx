@@ -2,10 +2,14 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+import numpy as np
+
 from siltstone.hash_store.search cimport KEY_ABSENT, PAGE_DAMAGED, is_tombstone
 from siltstone.hash_store.view cimport HashStoreView
-from siltstone.index.layout cimport OLDER_MAX
+from siltstone.index.guard cimport guarded, unreadable
+from siltstone.index.layout cimport OLDER_MAX, key_hash
 from siltstone.index.mapped cimport MappedIndex
+from siltstone.index.types cimport keyed
 
 
 cdef bint holds(void *older, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
@@ -14,6 +18,28 @@ cdef bint holds(void *older, uint64_t hashed, int kind, const uint8_t *key, int 
     cdef uint32_t which, damaged
     cdef Held held = find_older(<Older *>older, hashed, kind, key, size, entry, &which, &damaged)
     return held == PAGE_DAMAGED or (held == KEY_PRESENT and not is_tombstone(entry))
+
+
+cdef struct Holding:
+    Older *older
+    const uint8_t *stream
+    Py_ssize_t size
+    uint8_t *flags
+
+
+cdef void holding_guarded(void *argument) noexcept nogil:
+    cdef Holding *query = <Holding *>argument
+    cdef const uint8_t *key
+    cdef int kind, size
+    cdef Py_ssize_t at = 0, i = 0
+    cdef uint64_t hashed
+    while at < query.size:
+        query.flags[i] = 0
+        if keyed(&query.older.stores[0].keys, query.stream + at, &kind, &key, &size):
+            hashed = key_hash(query.older.stores[0].keys.k0, query.older.stores[0].keys.k1, kind, key, size)
+            query.flags[i] = holds(query.older, hashed, kind, key, size)
+        at += query.stream[at]
+        i += 1
 
 
 cdef class OlderStores:
@@ -41,6 +67,20 @@ cdef class OlderStores:
     def records(self):
         """Puts less tombstones: how many keys there are, those that several of them put counted more than once."""
         return sum(view.records - 2 * view.tombstones for view in self.views)
+
+    def holding(self, const uint8_t[::1] stream not None, Py_ssize_t count):
+        """Of which of `count` packed entries the keys are here, as (count,) bool; True too where a page is damaged."""
+        cdef Holding query
+        cdef int failed
+        answers = np.zeros(count, np.uint8)
+        cdef uint8_t[::1] flags = answers
+        if count and self.older.count:
+            query.older, query.stream, query.size, query.flags = &self.older, &stream[0], stream.shape[0], &flags[0]
+            with nogil:
+                failed = guarded(holding_guarded, &query)
+            if failed:
+                raise unreadable("looking up deleted keys")
+        return answers.view(bool)
 
     def attach(self, MappedIndex index not None, uint64_t version):
         """Let lookups in an index go on in these; its list of hash stores has this version."""

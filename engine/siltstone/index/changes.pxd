@@ -275,6 +275,27 @@ cdef inline int remove(Table *table, uint64_t hashed, uint64_t place, int kind, 
     return 0
 
 
+cdef inline int64_t remember_run(Table *table, const uint8_t *stream, Py_ssize_t size, const uint64_t *positions,
+                                 uint64_t place, bint shared) noexcept nogil:
+    """Let slots name those of a run of deletions whose keys have none; how many, or -1 where a segment cannot grow."""
+    cdef const uint8_t *key
+    cdef int kind, key_size
+    cdef Py_ssize_t at = 0
+    cdef int64_t i = 0, remembered = 0
+    cdef uint64_t hashed
+    cdef bint deleted
+    while at < size:
+        if keyed(table, stream + at, &kind, &key, &key_size):
+            hashed = key_hash(table.k0, table.k1, kind, key, key_size)
+            if find_slot(table, hashed, kind, key, key_size, &deleted) == NULL:
+                if put(table, hashed, place | positions[i], kind, key, key_size, shared, True):
+                    return -1
+                remembered += 1
+        at += stream[at]
+        i += 1
+    return remembered
+
+
 cdef inline void count_entry(Table *table, uint64_t place, const uint8_t *entry, bint with_key) noexcept nogil:
     """Count an entry among those of its journal."""
     cdef Tally *tally = &table.tallies[(place & PLACES) >> OFFSET_BITS]

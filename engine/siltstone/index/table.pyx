@@ -19,7 +19,7 @@ import numpy as np
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX
 
-from siltstone.index.changes cimport apply_run, find_slot, shrink
+from siltstone.index.changes cimport apply_run, find_slot, remember_run, shrink
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, OLDER_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
@@ -51,6 +51,11 @@ cdef void apply_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
     run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared,
                          &run.others, &run.unknown)
+
+
+cdef void remember_guarded(void *argument) noexcept nogil:
+    cdef Run *run = <Run *>argument
+    run.done = remember_run(run.table, run.stream, run.size, run.positions, run.place, run.shared)
 
 
 cdef struct Contains:
@@ -262,6 +267,26 @@ cdef class LogIndex(MappedIndex):
         if run.done < 0:
             raise MemoryError("a segment of the index outgrew its window")
         return run.others
+
+    def remember(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):
+        """Let deletions that were applied to this journal be found, where the index knows nothing of their keys: a
+        hash store has these, and is about to be listed. Returns how many were. MemoryError as :meth:`apply`.
+        """
+        cdef Run run
+        cdef int failed
+        self.check_journal(journal)
+        if stream.shape[0] == 0:
+            return 0
+        run.table, run.shared = &self.table, self.shared
+        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
+        run.place = <uint64_t>journal << OFFSET_BITS
+        with nogil:
+            failed = guarded(remember_guarded, &run)
+        if failed:
+            raise unreadable("indexing")
+        if run.done < 0:
+            raise MemoryError("a segment of the index outgrew its window")
+        return run.done
 
     def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index,
                        Py_ssize_t last_used):

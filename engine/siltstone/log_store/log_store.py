@@ -14,6 +14,7 @@ from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
 from siltstone.journal.log_reader import LogReader
+from siltstone.log_store.deletions import Deletions
 from siltstone.log_store.mirror import Mirror
 from siltstone.log_store.older_views import OlderViews, listed
 
@@ -89,6 +90,7 @@ class LogStore:
         self._hash_stores: list[Extent] = []  # newest first
         self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
         self._mirrors: dict[int, Mirror] = {}
+        self._deletions: Deletions | None = None
 
     @property
     def records(self) -> int:
@@ -171,6 +173,15 @@ class LogStore:
     def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
         """Put and delete in the index what was just appended to a journal."""
         self.index.apply(self._numbers[extent.id], stream, positions)
+        if self._deletions is not None:
+            self._deletions.gather(self._numbers[extent.id], stream, positions)
+
+    def gather_deletions(self, *, begin: bool) -> None:
+        """Begin or end to gather what is deleted, for the next hash store that is listed: it may have that.
+
+        The writer's alone.
+        """
+        self._deletions = Deletions() if begin else None
 
     def tally(self, extent: Extent) -> JournalTally | None:
         """What is in a journal, or None where it was never added."""
@@ -206,7 +217,11 @@ class LogStore:
         The writer's alone, like every change. From when it returns nobody begins to read in others.
         """
         listing = listed(extents)
-        self.index.list_older(self._older.open(listing), listing)
+        older = self._older.open(listing)
+        if self._deletions is not None:
+            # Before it is listed: a lookup that finds it listed finds these in the index.
+            self._deletions.remember(self.index, older)
+        self.index.list_older(older, listing)
         self._hash_stores = list(extents)
 
     def open_hash_store(self, extent: Extent) -> HashStoreView:

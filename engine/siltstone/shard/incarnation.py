@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
-from siltstone.format.kernels import split_entries
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import sort_entries
 from siltstone.index.table import NO_PLACE
+from siltstone.log_store.deletions import entry_mask
 from siltstone.shard.changes import Incarnate
 from siltstone.shard.filling import fill_hash_store, filled, give_back
 from siltstone.shard.packing import Packing, Run
@@ -22,6 +20,7 @@ from siltstone.shard.packing import Packing, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy import uint64
     from numpy.typing import NDArray
 
@@ -77,6 +76,17 @@ class Incarnation(Packing):
         super().__init__(shard, run, flush)
         self._keyed: list[_Dropped] = []
         self._hash_store: Extent | None = None
+
+    def carry_out(self) -> None:
+        """As :meth:`Packing.carry_out`, into a hash store."""
+        shard, store = self._shard, self._shard.store
+        with shard.lock:
+            store.gather_deletions(begin=True)
+        try:
+            super().carry_out()
+        finally:
+            with shard.lock:
+                store.gather_deletions(begin=False)
 
     def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
         """Take what counts of some clusters: entries with a key for the hash store, the others for a journal."""
@@ -141,10 +151,3 @@ class Incarnation(Packing):
                 filled(self._hash_store),
             )
         )
-
-
-def entry_mask(stream: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which bytes of packed entries belong to the chosen ones of them."""
-    starts = np.empty(len(stream) // 2, np.uint32)
-    count = split_entries(stream, starts)
-    return np.repeat(chosen, stream[starts[:count]])
