@@ -36,6 +36,7 @@ setup(
             kernel("index.mapped"),
             kernel("index.pending"),
             kernel("index.routing"),
+            kernel("index.segments"),
             kernel("index.table"),
             kernel("index.types"),
             kernel("index.view"),

@@ -25,7 +25,7 @@ from siltstone.journal.recovery import JournalRecovery
 from siltstone.journal.space import BareSpace
 from siltstone.plugin.hosting import WorkerInfo, WorkerOptions
 from siltstone.records import HashInfo
-from siltstone.shard.opening import ReplayProgress
+from siltstone.shard.replaying import ReplayProgress
 from siltstone.store import Store
 
 __version__ = "0.1.0"

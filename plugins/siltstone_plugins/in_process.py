@@ -36,6 +36,8 @@ class InProcessHost(ShardHost):
         self.group = ShardGroup(hosting.volume, shards, self._wake.set, hosting.opening.on_full)
         self._reader: Reader | None = Reader([shard.store.index for shard in shards])
         self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
+        # What a checkpoint has of the indexes is brought into memory while the first callers are served.
+        self._wake.set()
         self._keeper.start()
 
     @property

@@ -148,7 +148,7 @@ def no_prepared_slots(plant: Plant) -> None:
 def the_roll_published_before_the_flush(plant: Plant) -> None:
     usual = Shard.roll
 
-    def flush_for_roll(_self: Any, journal: Any) -> End:
+    def flush_journal(_self: Any, journal: Any) -> End:
         if journal.begin_flush():
             journal.end_flush()
         return journal.end  # type: ignore[no-any-return]
@@ -157,7 +157,7 @@ def the_roll_published_before_the_flush(plant: Plant) -> None:
         usual(self, stream)
         self.volume.flush()
 
-    plant.setattr(Shard, "_flush_for_roll", flush_for_roll)
+    plant.setattr(Shard, "flush_journal", flush_journal)
     plant.setattr(Shard, "roll", roll)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 import numpy as np
 from journal_life import ViolationError
 from medium import Image, Medium
+from small_stores import in_small
 from store_contents import contents, starts_of
 
 from siltstone.errors import DamageError, DiskFullError, SiltstoneError
@@ -18,7 +18,6 @@ from siltstone.format.superblock import CLOSED
 from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
 from siltstone.lookup.reader import Reader
-from siltstone.shard import opening
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.incarnation import Incarnation, choose_oldest
@@ -30,8 +29,7 @@ from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Self
+    from collections.abc import Callable
 
     from siltstone.format.superblock import Superblock
     from siltstone.log_store.log_store import LogStore
@@ -54,23 +52,6 @@ def key(number: int) -> bytes:
 def put(number: int, value: int) -> bytes:
     """The entry that puts `value` under key `number`."""
     return bytes((ENTRY_SIZE, TYPE_HASH)) + key(number) + value.to_bytes(8, "big") * 2
-
-
-class OneAfterAnother:
-    """Stands in for the thread pool of an opening: the same order every time, so that a failure can be repeated."""
-
-    def __init__(self, threads: int) -> None:
-        assert threads == 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        return
-
-    @staticmethod
-    def map(act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        return map(act, items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +130,7 @@ class StoreLife:
         self.volume.begin_epoch()
         if read_superblock(self.medium)[0].superblock.epoch <= epoch:
             raise ViolationError(f"P9: the epoch is still {epoch}")
-        with patch.object(opening, "ThreadPoolExecutor", OneAfterAnother):
+        with in_small():
             shards, _recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
         self.group = ShardGroup(self.volume, shards)
 
@@ -192,7 +173,7 @@ class StoreLife:
         backend = Medium(self.medium.start, mappable=self.medium.mappable)
         backend.read_only = True
         volume = Volume.open(backend, ports=self.ports)
-        with patch.object(opening, "ThreadPoolExecutor", OneAfterAnother):
+        with in_small():
             stores, _recoveries = open_shards_read_only(volume, range(len(self.given)), OPTIONS)
         for number, store in enumerate(stores):
             expected = contents(self.given[number])
@@ -346,10 +327,19 @@ class StoreLife:
 
     def close(self) -> None:
         """Close the store cleanly and open it again."""
-        self.volume.publish(CleanClose(self.group.end()))
+        with in_small():
+            ends = self.group.end()
+        self.volume.publish(CleanClose(ends))
         self.flushed = [len(given) for given in self.given]
         self._tell()
         self.open()
+
+    def checkpoint(self) -> None:
+        """Write the index of every shard to the medium while the store is open; what it holds is durable then."""
+        with in_small():
+            self.group.checkpoint(list(self.group.shards.values()))
+        self.flushed = [len(given) for given in self.given]
+        self._tell()
 
     def kill(self) -> None:
         """Let the process die and a new one open the store."""
@@ -368,6 +358,7 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "incarnate": StoreLife.incarnate,
     "merge": StoreLife.merge,
     "note": StoreLife.note,
+    "checkpoint": StoreLife.checkpoint,
     "close": StoreLife.close,
     "kill": StoreLife.kill,
 }

@@ -74,6 +74,30 @@ def test_packing_cut_off_anywhere(workload, full_battery):
     assert battery.states > 3
 
 
+#: what a checkpoint has, what came after it, and what of its journals went meanwhile
+CHECKPOINTED = (
+    ("batch", "checkpoint"),
+    ("batch", "checkpoint", "kill"),
+    ("batch", "append", "checkpoint", "append", "flush", "kill"),
+    ("batch", "roll", "append", "checkpoint", "delete", "flush", "kill"),
+    ("batch", "checkpoint", "batch", "checkpoint", "kill"),
+    ("batch", "close", "append", "kill"),
+    ("batch", "close", "kill", "kill"),
+    ("batch", "roll", "delete", "checkpoint", "roll", "append", "flush", "kill"),
+    ("append", "roll", "checkpoint", "delete", "roll", "pack", "kill"),
+    ("append", "roll", "append", "checkpoint", "pack", "close"),
+    ("batch", "roll", "batch", "checkpoint", "pack", "checkpoint", "kill"),
+    ("append", "checkpoint", "roll", "checkpoint", "close", "close"),
+)
+
+
+@pytest.mark.parametrize("workload", CHECKPOINTED, ids=" ".join)
+def test_checkpoints_cut_off_anywhere(workload, full_battery):
+    battery = OrderBattery(limit=200 if full_battery else 8, seed=4, room=2 * EXTENTS)
+    battery.run(workload)
+    assert battery.states > 3
+
+
 def test_on_a_medium_that_was_full_of_something(full_battery):
     battery = OrderBattery(limit=40 if full_battery else 4, seed=9, fill=b"\x04\x02ab")
     chosen = list(workloads(3 if full_battery else 2))

@@ -13,6 +13,7 @@ from siltstone.format.superblock import (
     ACTIVE,
     CLOSED,
     EMPTY,
+    KIND_CHECKPOINT,
     KIND_FREE,
     KIND_JOURNAL,
     KIND_RESERVE,
@@ -69,15 +70,24 @@ def superblocks(draw) -> Superblock:
     offset = first_extent_offset(erase_block)
     extents = []
     active: set[int] = set()
+    checkpoints: set[int] = set()
     orders = iter(
         draw(st.lists(st.integers(0, COUNT_MAX), unique=True, min_size=len(ids), max_size=len(ids)))
     )
     for number in ids:
         offset += erase_block * draw(st.integers(0, 3))
         length = erase_block * draw(st.integers(1, JOURNAL_SIZE_MAX // erase_block))
-        kind = draw(st.sampled_from([KIND_JOURNAL, KIND_RESERVE, KIND_FREE]))
+        kind = draw(st.sampled_from([KIND_JOURNAL, KIND_RESERVE, KIND_FREE, KIND_CHECKPOINT]))
         shard = draw(st.integers(0, shards - 1))
         extent = Extent(number, offset, length, kind, shard)
+        if kind == KIND_CHECKPOINT:
+            state = EMPTY if shard in checkpoints else draw(st.sampled_from([EMPTY, CLOSED]))
+            if state == CLOSED:
+                checkpoints.add(shard)
+            generation = draw(st.integers(0, sequence))
+            # They may be larger than journals.
+            length *= draw(st.sampled_from([1, 1, 50]))
+            extent = Extent(number, offset, length, kind, shard, state=state, generation=generation)
         if kind == KIND_JOURNAL:
             state = draw(st.sampled_from([EMPTY, CLOSED] if shard in active else [EMPTY, CLOSED, ACTIVE]))
             if state == ACTIVE:

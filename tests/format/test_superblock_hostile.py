@@ -172,6 +172,15 @@ REFUSED = {
     "extent id twice": with_extent(id=3),
     "kind": with_extent(kind="hash_store"),
     "kind unhashable": with_extent(kind=[]),
+    "checkpoint with an end": with_extent(kind="checkpoint"),
+    "checkpoint that is active": with_extent(kind="checkpoint", state="active", end=None),
+    "checkpoint that is free": with_extent(kind="checkpoint", state="free", end=None),
+    "two checkpoints of a shard": with_field(
+        extents=[
+            {**fields_of()["extents"][0], "kind": "checkpoint", "state": "closed", "end": None, "shard": 0},
+            {**fields_of()["extents"][1], "kind": "checkpoint", "state": "closed", "end": None, "shard": 0},
+        ]
+    ),
     "state": with_extent(state="open"),
     "format": with_extent(format="plain"),
     "shard beyond": with_extent(shard=2),

@@ -14,12 +14,19 @@ from store_records import assert_holds, assert_lacks, rows
 
 import siltstone
 from siltstone.errors import DamageError, MediumError
+from siltstone.shard import checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1 << 20
 CLUSTER = 4096
+
+
+@pytest.fixture(autouse=True)
+def _no_checkpoints(monkeypatch):
+    """Here openings read everything; what they find where a checkpoint spares them that is in test_checkpoints."""
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_RECORDS_MIN", 1 << 40)
 
 
 @dataclass(frozen=True)

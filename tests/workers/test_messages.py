@@ -28,6 +28,7 @@ from siltstone.shard.changes import (
     TakeFresh,
     TakeHashStore,
 )
+from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import error_to_wire
 from siltstone_workers.frames import decode_body, encode_frame, pack_value, unpack_value
@@ -54,9 +55,13 @@ COUNTS = st.integers(0, 2**64 - 1)
 MAYBE = st.none() | COUNTS
 ENDS = st.builds(End, COUNTS, COUNTS, MAYBE, COUNTS)
 POSITIONS = st.builds(Position, COUNTS, COUNTS)
+PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4).map(tuple)
 SETTLED = st.builds(Settled, COUNTS, MAYBE, MAYBE, st.none() | ENDS, st.booleans())
 CHANGES = st.one_of(
     st.builds(TakeEmpty, COUNTS, COUNTS),
+    st.builds(TakeCheckpoints, PAIRS),
+    st.builds(PublishCheckpoints, PAIRS),
+    st.builds(GiveCheckpoints, PAIRS),
     st.builds(TakeFresh, st.lists(COUNTS, max_size=5).map(tuple), st.booleans()),
     st.builds(Give, COUNTS, COUNTS),
     st.builds(Reserve, COUNTS),
@@ -137,6 +142,8 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
                 TakeEmpty(1, 65536),
                 TakeFresh((1,), True),
                 Give(1, 2),
+                TakeCheckpoints(((1, 65536),)),
+                PublishCheckpoints(((1, 5),)),
                 Reserve(1),
                 Roll(1, 2, End(3, 4, None, 5), 6),
                 Settle((Settled(1, 2, 3, End(4, 5, 0, 6), False),)),
@@ -225,6 +232,8 @@ NAMES = st.sampled_from(
         "TakeHashStore",
         "Incarnate",
         "Merge",
+        "TakeCheckpoints",
+        "GiveCheckpoints",
     ]
 )
 

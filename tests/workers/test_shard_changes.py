@@ -17,6 +17,7 @@ from siltstone.format.superblock import (
     CLOSED,
     EMPTY,
     FREE,
+    KIND_CHECKPOINT,
     KIND_FREE,
     KIND_HASH_STORE,
     KIND_JOURNAL,
@@ -41,7 +42,14 @@ from siltstone.shard.changes import (
     TakeEmpty,
     TakeFresh,
 )
+from siltstone.shard.checkpoint_changes import (
+    CHECKPOINT_SIZE_MAX,
+    GiveCheckpoints,
+    PublishCheckpoints,
+    TakeCheckpoints,
+)
 from siltstone.shard.space import taken_by
+from siltstone.volume import allocator
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import change_from_wire, change_to_wire
 
@@ -111,6 +119,8 @@ NOT_A_HASH_STORE = [1, 2, 3, 4, 5, 6, 7, 8, 10, 99, 2**63]
 NOT_EMPTY = [1, 2, 4, 5, 6, 7, 8, 99, 2**63]
 REFUSED = [
     *((f"give-{number}", Give(0, number)) for number in NOT_EMPTY),
+    *((f"publish-{number}", PublishCheckpoints(((0, number),))) for number in (*OWN.values(), 6, 7, 8, 99)),
+    *((f"give-up-{number}", GiveCheckpoints(((0, number),))) for number in (*OWN.values(), 6, 7, 8, 99)),
     *((f"roll-from-{number}", Roll(0, number, END, None)) for number in NOT_ACTIVE),
     *((f"roll-to-{number}", Roll(0, None, None, number)) for number in NOT_EMPTY),
     *((f"settle-on-{number}", Settle((Settled(0, number, None, None, False),))) for number in NOT_EMPTY),
@@ -288,10 +298,14 @@ def test_a_clean_close_gives_every_active_journal_its_end(closed: bool) -> None:
 
 NUMBERS = st.integers(0, 22) | st.just(2**64 - 1)
 MAYBE = st.none() | NUMBERS
+PAIRS = st.lists(st.tuples(st.just(0), NUMBERS | st.just(FIRST)), max_size=3).map(tuple)
 ENDS = st.none() | st.just(END) | st.builds(End, NUMBERS, NUMBERS, MAYBE, NUMBERS)
 CHANGES = st.one_of(
     st.builds(TakeEmpty, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1)),
     st.builds(TakeFresh, st.lists(st.just(0), max_size=3).map(tuple), st.booleans()),
+    st.builds(TakeCheckpoints, PAIRS),
+    st.builds(PublishCheckpoints, PAIRS),
+    st.builds(GiveCheckpoints, PAIRS),
     st.builds(Give, st.just(0), NUMBERS),
     st.just(Reserve(0)),
     st.builds(Roll, st.just(0), MAYBE, ENDS, MAYBE),
@@ -317,6 +331,32 @@ def test_whatever_a_worker_asks_for_its_shard_the_others_keep_theirs(wanted: lis
             assert one.stop <= other.offset
         assert (found.uuid, found.shards, found.sequence) == (VOLUME.uuid, VOLUME.shards, VOLUME.sequence)
         superblock = replace(found, sequence=VOLUME.sequence)
+
+
+def test_a_checkpoint_takes_the_place_of_the_one_before() -> None:
+    taken = changed(TakeCheckpoints(((0, FIRST), (1, 3 * JOURNAL_SIZE_MAX))))
+    assert differences(taken) == {
+        5: extent(5, 4, kind=KIND_CHECKPOINT, shard=0, state=EMPTY, generation=9),
+        20: Extent(20, BASE + 8 * FIRST, 3 * JOURNAL_SIZE_MAX, KIND_CHECKPOINT, 1, 0, EMPTY, generation=9),
+    }
+    assert allocator.checkpoint_of(taken, 0) is None
+    assert taken_by(taken, 1, checkpoint=True).id == 20
+    assert changed(GiveCheckpoints(((0, 5),)), taken).extent(5) == VOLUME.extent(5)
+    first = changed(PublishCheckpoints(((0, 5),)), taken)
+    assert allocator.checkpoint_of(first, 0) == replace(taken.extent(5), state=CLOSED)
+    with pytest.raises(StateError):
+        PublishCheckpoints(((0, 20),))(first)
+    second = changed(TakeCheckpoints(((0, FIRST),)), first)
+    number = taken_by(second, 0, checkpoint=True).id
+    found = changed(PublishCheckpoints(((0, number),)), second)
+    assert allocator.checkpoint_of(found, 0) == replace(second.extent(number), state=CLOSED)
+    assert found.extent(5).kind == KIND_FREE
+    assert PublishCheckpoints(((0, 5), (1, 20))).shards(VOLUME) == {0, 1}
+
+
+def test_a_checkpoint_larger_than_any_may_be_is_not_taken() -> None:
+    with pytest.raises(BatchTooLargeError):
+        TakeCheckpoints(((0, CHECKPOINT_SIZE_MAX + 1),))(VOLUME)
 
 
 def test_what_is_packed_takes_the_place_of_its_sources() -> None:

@@ -16,7 +16,7 @@ from siltstone.errors import (
 )
 from siltstone.plugin.hosting import Hosting, ShardHost
 from siltstone.shard.changes import CleanClose
-from siltstone.shard.opening import ReplayProgress
+from siltstone.shard.replaying import ReplayProgress
 from siltstone.shard.shard import FITS_BYTES, check_batch
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire

@@ -177,6 +177,7 @@ class JoinedShards(OpenShards):
             size.window_bytes,
             map_journal,
             OlderViews(backend, self._joining.volume.superblock.uuid, self._joining.types).open,
+            self._joining.volume.superblock.uuid,
         )
 
     def _listen(self) -> None:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from siltstone.format.seal import End, Position
 from siltstone.journal.recovery import JournalRecovery
-from siltstone.shard import changes
+from siltstone.shard import changes, checkpoint_changes
 from siltstone.shard.changes import JournalEnd, Settled, ShardChange
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import ProtocolError
@@ -152,6 +152,9 @@ _CHANGES: Final[dict[str, type[Any]]] = {
         changes.TakeHashStore,
         changes.Incarnate,
         changes.Merge,
+        checkpoint_changes.TakeCheckpoints,
+        checkpoint_changes.PublishCheckpoints,
+        checkpoint_changes.GiveCheckpoints,
     )
 }
 
@@ -180,6 +183,14 @@ def _change(value: Any) -> ShardChange:
     items = _list(fields, len(kind.__dataclass_fields__))
     if kind is changes.Settle:
         return changes.Settle(tuple(map(_settled, _list(items[0]))))
+    if kind in (
+        checkpoint_changes.TakeCheckpoints,
+        checkpoint_changes.PublishCheckpoints,
+        checkpoint_changes.GiveCheckpoints,
+    ):
+        pairs = [_list(pair, 2) for pair in _list(items[0])]
+        of_pairs: ShardChange = kind(tuple((_count(shard), _count(number)) for shard, number in pairs))
+        return of_pairs
     if kind is changes.Roll:
         shard, old, end, fresh = items
         return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))

@@ -75,6 +75,7 @@ class WorkerPlace:
                 size.window_bytes,
                 map_journal,
                 OlderViews(backend, hosting.volume.superblock.uuid, hosting.opening.types).open,
+                hosting.volume.superblock.uuid,
             )
         return found
 

@@ -28,7 +28,7 @@ from siltstone_workers.worker_volume import WorkerVolume
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from siltstone.shard.opening import ReplayProgress
+    from siltstone.shard.replaying import ReplayProgress
     from siltstone_workers.channel import Sender
     from siltstone_workers.config import WorkerConfig
     from siltstone_workers.inbox import Inbox

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from siltstone.plugin.host import PluginHost
     from siltstone.plugin.hosting import WorkerOptions
-    from siltstone.shard.opening import ReplayProgress
+    from siltstone.shard.replaying import ReplayProgress
 
 
 def open(  # noqa: A001 - as a store is opened like a file

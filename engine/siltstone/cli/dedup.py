@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from siltstone.cli.cutting import Cutter
     from siltstone.cli.progress import Meter
     from siltstone.cli.walking import Identity
-    from siltstone.shard.opening import ReplayProgress
+    from siltstone.shard.replaying import ReplayProgress
 
 __all__ = ["dedup"]
 

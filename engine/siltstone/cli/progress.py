@@ -12,7 +12,7 @@ from siltstone.cli.sizes import format_bytes, format_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from siltstone.shard.opening import ReplayProgress
+    from siltstone.shard.replaying import ReplayProgress
 
 __all__ = ["Meter", "reading_progress", "replay_progress"]
 

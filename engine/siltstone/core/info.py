@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from siltstone.format.constants import CLUSTER_SIZE, FORMAT_VERSION, SLOT_CLUSTERS
-from siltstone.format.superblock import CLOSED, Extent, Superblock
+from siltstone.format.superblock import CLOSED, KIND_CHECKPOINT, KIND_JOURNAL, Extent, Superblock
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class StoreInfo:
 
 def used_bytes(extent: Extent, position: Position | None) -> int:
     """Bytes of a journal up to where it ends: its slots and its log clusters."""
+    if extent.kind == KIND_CHECKPOINT:
+        return extent.length
     if extent.state == CLOSED and extent.end is not None:
         position = extent.end.position
     if position is None:
@@ -128,7 +130,7 @@ def describe(core: Core) -> StoreInfo:
         index_bytes=sum(each.index_bytes for each in shards),
         index_records_max=sum(each.records_max for each in shards),
         journals=len(superblock.journals()),
-        journal_bytes=sum(extent.used for extent in extents),
+        journal_bytes=sum(extent.used for extent in extents if extent.kind == KIND_JOURNAL),
         volume_bytes=core.volume.backend.size,
         free_bytes=allocator.free_bytes(superblock),
         reserved_bytes=sum(extent.length for extent in extents if extent.kind == "reserve"),

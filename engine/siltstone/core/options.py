@@ -19,7 +19,7 @@ from siltstone.volume.ports import Ports
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from siltstone.shard.opening import ReplayProgress
+    from siltstone.shard.replaying import ReplayProgress
 
 INDEX_MEMORY_DEFAULT = 256 << 20
 _INDEX_MEMORY_MIN = 1 << 20

@@ -15,8 +15,10 @@ from siltstone.index.types import KeyTypes
 from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import CHUNK_CLUSTERS, LogReader
 from siltstone.journal.recovery import recover
+from siltstone.log_store.checkpoint import fault_of
 from siltstone.log_store.older_views import OlderViews, listed
-from siltstone.shard.opening import ReplayProgress
+from siltstone.shard.replaying import ReplayProgress
+from siltstone.volume import allocator
 from siltstone.volume.slots import read_slot
 from siltstone.volume.volume import Volume
 
@@ -88,7 +90,7 @@ class _Tally:
 def verify_volume(
     host: PluginHost, options: StoreOptions, progress: Callable[[ReplayProgress], None] | None = None
 ) -> VerifyReport:
-    """Read both superblock slots, every journal up to its end, and every hash store, each cluster checked.
+    """Read both superblock slots, every journal up to its end, every hash store and checkpoint, each cluster checked.
 
     The volume is locked as for reading. Damage goes into the report; what cannot be opened at all raises.
     """
@@ -119,6 +121,13 @@ def verify_volume(
                 _verify_hash_store(host, volume, extent, tally)
             except (DamageError, MediumError) as error:
                 tally.problem(error)
+        for shard in range(volume.superblock.shards):
+            checkpoint = allocator.checkpoint_of(volume.superblock, shard)
+            fault = None if checkpoint is None else fault_of(backend, volume.superblock.uuid, checkpoint)
+            if checkpoint is not None and fault is not None:
+                tally.notes.append(
+                    f"checkpoint {checkpoint.id} of shard {shard}: {fault}; nothing is lost, the next opening replays"
+                )
     finally:
         backend.close()
     return VerifyReport(

@@ -22,9 +22,11 @@ KIND_JOURNAL: Final = "journal"
 KIND_RESERVE: Final = "reserve"
 KIND_FREE: Final = "free"
 KIND_HASH_STORE: Final = "hash_store"
-KINDS: Final = (KIND_JOURNAL, KIND_RESERVE, KIND_FREE, KIND_HASH_STORE)
+#: the index of a shard as it stood; closed once it is whole
+KIND_CHECKPOINT: Final = "checkpoint"
+KINDS: Final = (KIND_JOURNAL, KIND_RESERVE, KIND_FREE, KIND_HASH_STORE, KIND_CHECKPOINT)
 #: kinds that hold something, or are about to
-KINDS_IN_USE: Final = (KIND_JOURNAL, KIND_HASH_STORE)
+KINDS_IN_USE: Final = (KIND_JOURNAL, KIND_HASH_STORE, KIND_CHECKPOINT)
 
 FREE: Final = "free"
 EMPTY: Final = "empty"

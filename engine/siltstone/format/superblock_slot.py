@@ -29,6 +29,7 @@ from siltstone.format.superblock import (
     CLOSED,
     ERASE_BLOCK_MAX,
     FREE,
+    KIND_CHECKPOINT,
     KIND_HASH_STORE,
     KIND_JOURNAL,
     KIND_RESERVE,
@@ -265,7 +266,7 @@ def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
             )
         if extent.offset < position:
             raise ValueError(f"extent {extent.id} at {extent.offset} overlaps what ends at {position}")
-        wrong = extent.kind == KIND_HASH_STORE and extent.state == ACTIVE
+        wrong = extent.kind in (KIND_HASH_STORE, KIND_CHECKPOINT) and extent.state == ACTIVE
         if (extent.kind in KINDS_IN_USE) == (extent.state == FREE) or wrong:
             raise ValueError(f"extent {extent.id} is of kind {extent.kind} and {extent.state}")
         if extent.kind in (KIND_JOURNAL, KIND_RESERVE) and extent.length > JOURNAL_SIZE_MAX:
@@ -274,6 +275,8 @@ def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
             )
         if extent.state == CLOSED and (extent.end is None) == (extent.kind == KIND_JOURNAL):
             raise ValueError(f"extent {extent.id}, a {extent.kind}, is closed and has the end {extent.end}")
+        if extent.kind == KIND_CHECKPOINT and extent.end is not None:
+            raise ValueError(f"checkpoint {extent.id} has the end {extent.end}")
         position = extent.stop
     if position >= 1 << 63:
         raise ValueError(f"extents reach to {position}")
@@ -282,8 +285,12 @@ def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
     active = [extent.shard for extent in extents if extent.state == ACTIVE]
     if len(set(active)) != len(active):
         raise ValueError("a shard has two active journals")
+    closed = [extent for extent in extents if extent.state in (ACTIVE, CLOSED)]
+    checkpoints = [extent.shard for extent in closed if extent.kind == KIND_CHECKPOINT]
+    if len(set(checkpoints)) != len(checkpoints):
+        raise ValueError("a shard has two checkpoints")
     places = [
-        (extent.kind, extent.shard, extent.order) for extent in extents if extent.state in (ACTIVE, CLOSED)
+        (extent.kind, extent.shard, extent.order) for extent in closed if extent.kind != KIND_CHECKPOINT
     ]
     if len(set(places)) != len(places):
         raise ValueError("two journals or hash stores of a shard have one place in its replay")

@@ -55,16 +55,18 @@ cdef inline Journal *journal_of(Table *table, uint64_t slot) noexcept nogil:
 
 
 cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size,
-                                bint *deleted) noexcept nogil:
-    """The writer's own search: the slot of the key, or NULL; `deleted`: what it names is a deletion."""
+                                Patience *patience, bint *deleted) noexcept nogil:
+    """The writer's own search: the slot of the key, or NULL; `deleted`: what it names is a deletion.
+
+    NULL is also the answer where something there is damaged: patience says so.
+    """
     cdef uint64_t number = segment_of(table, hashed), fingerprint = hashed & FINGERPRINTS
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t first, second, life
     cdef uint64_t *slots
     cdef uint8_t entry[256]
     cdef int which, i
-    cdef Patience patience
-    patience.waits = 0
+    patience.waits, patience.damaged = 0, False
     deleted[0] = False
     buckets_of(fingerprint, segment.buckets, &first, &second)
     for which in range(2):
@@ -72,10 +74,12 @@ cdef inline uint64_t *find_slot(Table *table, uint64_t hashed, int kind, const u
         for i in range(BUCKET):
             if slots[i] and slots[i] >> PLACE_BITS == fingerprint:
                 life = journal_of(table, slots[i]).life
-                if (read_entry(table, slots[i] & PLACES, life, entry, &patience) == PRESENT
+                if (read_entry(table, slots[i] & PLACES, life, entry, patience) == PRESENT
                         and same_key(table, entry, kind, key, size)):
                     deleted[0] = entry[1] == TYPE_DELETE
                     return &slots[i]
+                if patience.damaged:
+                    return NULL
     return NULL
 
 
@@ -205,8 +209,8 @@ cdef inline void count_records(Table *table, uint64_t hashed, bint more) noexcep
 
 
 cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size,
-                    bint shared, bint deletes) noexcept nogil:
-    """Make `place` the key's; 0, or -1 where the segment cannot grow any more.
+                    bint shared, bint deletes, Patience *patience) noexcept nogil:
+    """Make `place` the key's; 0, or -1 where the segment cannot grow any more, -2 where what is there is damaged.
 
     :param deletes: what lies there is a deletion, which is kept since something older may have the key
     """
@@ -220,7 +224,9 @@ cdef inline int put(Table *table, uint64_t hashed, uint64_t place, int kind, con
     buckets_of(fingerprint, segment.buckets, &first, &second)
     one, two = bucket(table, number, segment.window, first), bucket(table, number, segment.window, second)
     if has_fingerprint(one, two, fingerprint):
-        room = find_slot(table, hashed, kind, key, size, &deleted)
+        room = find_slot(table, hashed, kind, key, size, patience, &deleted)
+        if patience.damaged:
+            return -2
         if room != NULL:
             journal_of(table, room[0]).live -= 1
             journal_of(table, place).live += 1
@@ -263,21 +269,24 @@ cdef inline void clear(Table *table, uint64_t *slot, uint64_t hashed, bint delet
 
 
 cdef inline int remove(Table *table, uint64_t hashed, uint64_t place, int kind, const uint8_t *key, int size,
-                       bint shared) noexcept nogil:
-    """Do what a deletion at `place` says; 0, or -1 where the segment cannot grow any more."""
+                       bint shared, Patience *patience) noexcept nogil:
+    """Do what a deletion at `place` says; 0, or -1 where the segment cannot grow any more, -2 where what is there is
+    damaged."""
     cdef bint deleted
     cdef uint64_t *slot
     if is_older(table, hashed, kind, key, size):
-        return put(table, hashed, place, kind, key, size, shared, True)
-    slot = find_slot(table, hashed, kind, key, size, &deleted)
+        return put(table, hashed, place, kind, key, size, shared, True, patience)
+    slot = find_slot(table, hashed, kind, key, size, patience, &deleted)
+    if patience.damaged:
+        return -2
     if slot != NULL:
         clear(table, slot, hashed, deleted)
     return 0
 
 
 cdef inline int64_t remember_run(Table *table, const uint8_t *stream, Py_ssize_t size, const uint64_t *positions,
-                                 uint64_t place, bint shared) noexcept nogil:
-    """Let slots name those of a run of deletions whose keys have none; how many, or -1 where a segment cannot grow."""
+                                 uint64_t place, bint shared, Patience *patience) noexcept nogil:
+    """Let slots name those of a run of deletions whose keys have none; how many, or less than 0 as in `apply_run`."""
     cdef const uint8_t *key
     cdef int kind, key_size
     cdef Py_ssize_t at = 0
@@ -287,8 +296,10 @@ cdef inline int64_t remember_run(Table *table, const uint8_t *stream, Py_ssize_t
     while at < size:
         if keyed(table, stream + at, &kind, &key, &key_size):
             hashed = key_hash(table.k0, table.k1, kind, key, key_size)
-            if find_slot(table, hashed, kind, key, key_size, &deleted) == NULL:
-                if put(table, hashed, place | positions[i], kind, key, key_size, shared, True):
+            if find_slot(table, hashed, kind, key, key_size, patience, &deleted) == NULL:
+                if patience.damaged:
+                    return -2
+                if put(table, hashed, place | positions[i], kind, key, key_size, shared, True, patience):
                     return -1
                 remembered += 1
         at += stream[at]
@@ -307,8 +318,10 @@ cdef inline void count_entry(Table *table, uint64_t place, const uint8_t *entry,
 
 
 cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t size, uint64_t *positions,
-                              uint64_t place, bint shared, int64_t *others, int64_t *unknown) noexcept nogil:
-    """Put and delete what a run of entries says; entries applied, or -1 where the table cannot grow.
+                              uint64_t place, bint shared, int64_t *others, int64_t *unknown,
+                              Patience *patience) noexcept nogil:
+    """Put and delete what a run of entries says; entries applied, or -1 where the table cannot grow, -2 where an
+    entry that one of them may replace is damaged.
 
     Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key;
     `unknown` becomes the place of the first of a type that is not known.
@@ -317,7 +330,7 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
     cdef uint64_t places[CHUNK]
     cdef const uint8_t *entries[CHUNK]
     cdef const uint8_t *key
-    cdef int kind, key_size, count, i
+    cdef int kind, key_size, count, i, failed
     cdef Py_ssize_t at = 0
     cdef int64_t done = 0
     cdef uint64_t first, second, number
@@ -344,8 +357,9 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
         for i in range(count):
             keyed(table, entries[i], &kind, &key, &key_size)
             if entries[i][1] == TYPE_DELETE:
-                if remove(table, hashes[i], places[i], kind, key, key_size, shared):
-                    return -1
-            elif put(table, hashes[i], places[i], kind, key, key_size, shared, False):
-                return -1
+                failed = remove(table, hashes[i], places[i], kind, key, key_size, shared, patience)
+            else:
+                failed = put(table, hashes[i], places[i], kind, key, key_size, shared, False, patience)
+            if failed:
+                return failed
     return done

@@ -17,6 +17,13 @@ cdef extern from "index/atomics.h" nogil:
     bint unchanged(const uint64_t *sequence, uint64_t seen)
     bint wait_a_moment(uint32_t *waits)
 
+cdef extern from "index/seals.h" nogil:
+    ctypedef struct Seals:
+        pass
+    void seals_start(Seals *seals, uint64_t seed)
+    bint seals_known(const Seals *seals, uint64_t cluster)
+    bint seals_check(Seals *seals, const uint8_t *base, uint64_t cluster, uint32_t index)
+
 cdef extern from * nogil:
     """
     #define prefetch(at) __builtin_prefetch((const void *)(at))
@@ -67,7 +74,7 @@ cdef struct Segment:
     uint32_t buckets
     uint32_t window
     uint32_t slots              # that name something
-    uint32_t reserved
+    uint32_t waits              # 1: for its slots, which are on the medium; its sequence is odd meanwhile
     uint64_t reserved2
 
 cdef struct Header:
@@ -96,7 +103,7 @@ cdef struct OlderList:
     Listed stores[OLDER_MAX]
 
 cdef enum:
-    ABI = 2                     # rises with every change of what lies in the memory, or where
+    ABI = 3                     # rises with every change of what lies in the memory, or where
     JOURNALS_AT = 4096
     TAIL_AT = 4096 + 64 * 1024
     OLDER_AT = 4096 + 64 * 1024 + 4096
@@ -108,7 +115,7 @@ cdef struct Map:
     uint64_t life
     const uint8_t *base
     uint64_t length
-    uint64_t reserved
+    Seals *seals                # which clusters were verified; NULL: all that it can be asked for
 
 # Whether the hash stores that `older` is hold a key: asked by the writer, which does not know what they are.
 ctypedef bint (*OlderHolds)(void *older, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil

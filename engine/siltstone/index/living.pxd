@@ -7,6 +7,7 @@ from siltstone.index.changes cimport clear, count_entry, find_slot, journal_of
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, FINGERPRINTS, PLACE_BITS, TYPE_DELETE, Table, bucket, buckets_of, key_hash, prefetch,
     segment_of, store_release)
+from siltstone.index.search cimport Patience
 from siltstone.index.types cimport keyed
 
 cdef extern from * nogil:
@@ -69,6 +70,7 @@ cdef inline void living_run(Table *table, const uint8_t *stream, Py_ssize_t size
     cdef const uint8_t *key
     cdef int kind, key_size, count, i
     cdef bint deleted
+    cdef Patience patience
     cdef Py_ssize_t at = 0
     while at < size:
         count = 0
@@ -87,7 +89,8 @@ cdef inline void living_run(Table *table, const uint8_t *stream, Py_ssize_t size
                 keep(living, entries[i], place + <uint64_t>(entries[i] - stream))
             elif keep_deletes and entries[i][1] == TYPE_DELETE:
                 keyed(table, entries[i], &kind, &key, &key_size)
-                if find_slot(table, hashes[i], kind, key, key_size, &deleted) == NULL:
+                # Also where what is there is damaged: to keep a deletion is never wrong.
+                if find_slot(table, hashes[i], kind, key, key_size, &patience, &deleted) == NULL:
                     keep(living, entries[i], NO_PLACE)
 
 

@@ -1,8 +1,8 @@
 """What the writer's and a viewer's side of an index have in common."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from siltstone.index.layout cimport JOURNALS, Map, OlderHolds, Table
+from siltstone.index.layout cimport JOURNALS, Map, OlderHolds, Seals, Table
 from siltstone.index.types cimport KeyTypes
 
 
@@ -34,6 +34,9 @@ cdef class MappedIndex:
     cdef list views
     cdef readonly object older      # the hash stores, which `table.older` points into
     cdef list replaced
+    cdef bytes volume
+    cdef object loader              # brings slots back that wait on the medium, see segments.expect
+    cdef Py_ssize_t waiting         # segments that wait for them
     cdef object memory
     cdef const uint8_t[::1] bytes_view
     cdef readonly KeyTypes types
@@ -41,8 +44,11 @@ cdef class MappedIndex:
     cdef int lay_out(self, memory, KeyTypes types, const uint8_t[::1] secret, Py_ssize_t segments,
                      Py_ssize_t window_bytes) except -1
     cdef int check_journal(self, int journal) except -1
-    cdef int set_map(self, int journal, view, uint64_t life) except -1
+    cdef int set_map(self, int journal, view, uint64_t life, seals=*) except -1
+    cdef object seals_of(self, uint32_t extent, uint64_t generation)
+    cdef object damage(self, int journal, uint32_t cluster)
     cdef int take_older(self, older, void *stores, OlderHolds holds) except -1
     cdef int renew_older(self) except -1
     cdef int drop_replaced(self) except -1
+    cdef int load(self, Py_ssize_t segment) except -1
     cdef int map_again(self, int journal) except -1

@@ -1,14 +1,16 @@
 """An index as one process sees it: the memory that it lies in, and where this process maps its journals."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from siltstone.errors import DamageError
+from siltstone.format.seal import journal_seed
 from siltstone.index.layout import layout_bytes
 
 from siltstone.index.guard cimport install
 from siltstone.index.layout cimport (
-    JOURNALS, JOURNALS_AT, OLDER_AT, SEGMENTS_AT, TAIL_AT, Header, Journal, OlderHolds, OlderList, Segment, load_relaxed, sip_load, store_release,
-    windows_at)
+    CLUSTER, JOURNALS, JOURNALS_AT, OLDER_AT, SEGMENTS_AT, SLOT_CLUSTERS, TAIL_AT, Header, Journal, OlderHolds, OlderList,
+    Seals, Segment, load_relaxed, seals_start, sip_load, store_release, windows_at)
 
 cdef Turns turns
 memset(&turns, 0, sizeof(turns))
@@ -45,6 +47,8 @@ cdef class MappedIndex:
         self.types = types
         self.views = [None] * JOURNALS
         self.replaced = []
+        self.volume = self.loader = None
+        self.waiting = 0
         base = <uint8_t *>&self.bytes_view[0]
         memset(self.maps, 0, sizeof(self.maps))
         self.table.header = <Header *>base
@@ -94,9 +98,34 @@ cdef class MappedIndex:
             raise ValueError(f"journal number {journal} is not in 0-{JOURNALS - 1}")
         return 0
 
-    cdef int set_map(self, int journal, view, uint64_t life) except -1:
-        """Let lookups read the journal of this life in `view`; with None, let them find none."""
+    cdef object seals_of(self, uint32_t extent, uint64_t generation):
+        """What a map needs so that each cluster is verified before it is first believed."""
+        cdef uint8_t[::1] room
+        memory = bytearray(sizeof(Seals))
+        room = memory
+        seals_start(<Seals *>&room[0], journal_seed(self.volume, extent, generation))
+        return memory
+
+    cdef object damage(self, int journal, uint32_t cluster):
+        """The error for cluster number `cluster` of a journal's extent, which is not as it was sealed."""
+        cdef Journal *entry = &self.table.journals[journal]
+        offset = entry.offset + <uint64_t>cluster * CLUSTER
+        if cluster < SLOT_CLUSTERS:
+            index, where = entry.tail_index, f"log cluster {entry.tail_index} in tail slot {cluster}"
+        else:
+            index, where = cluster - SLOT_CLUSTERS, f"log cluster {cluster - SLOT_CLUSTERS}"
+        return DamageError(
+            f"journal {entry.extent}, {where}, at byte {offset} of the volume: damaged; it was durable",
+            journal=entry.extent, cluster=index, offset=offset)
+
+    cdef int set_map(self, int journal, view, uint64_t life, seals=None) except -1:
+        """Let lookups read the journal of this life in `view`; with None, let them find none.
+
+        With `seals` they verify each cluster when they first need it.
+        """
         cdef const uint8_t[::1] data
+        cdef uint8_t[::1] room
+        cdef Seals *checks = NULL
         cdef const uint8_t *base = NULL
         cdef uint64_t length = 0
         cdef Map *entry = &self.maps[journal]
@@ -105,10 +134,14 @@ cdef class MappedIndex:
             base, length = &data[0], data.shape[0]
         if self.views[journal] is not None:
             self.replaced.append((turns.now, self.views[journal]))
-        self.views[journal] = None if view is None else (view, data)
+        if seals is not None:
+            room = seals
+            checks = <Seals *>&room[0]
+        self.views[journal] = None if view is None else (view, data, seals)
         store_release(&entry.life, 0)
         entry.base = base
         entry.length = length
+        entry.seals = checks
         store_release(&entry.life, life)
         return 0
 
@@ -134,6 +167,18 @@ cdef class MappedIndex:
         # Not in place: what goes with a view may run anything, this included.
         self.replaced = [(turn, old) for turn, old in self.replaced if turn + 2 > turns.now]
         return 0
+
+    cdef int load(self, Py_ssize_t segment) except -1:
+        """Bring the slots of a segment back that waits for them; with -1 of all segments."""
+        loader = self.loader
+        # Another thread may have been faster.
+        if loader is not None:
+            loader(self, segment)
+        return 0
+
+    def load_rest(self):
+        """Bring all slots into memory that still wait on the medium."""
+        self.load(-1)
 
     cdef int map_again(self, int journal) except -1:
         """Map a journal that a lookup found no map of."""

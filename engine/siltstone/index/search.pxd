@@ -9,8 +9,8 @@ from libc.string cimport memcmp, memcpy
 
 from siltstone.index.layout cimport (
     BUCKET, CLUSTER, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS, TAIL_IN_LOG,
-    TAIL_IN_MEMORY, TYPE_DELETE, Journal, Map, Segment, Table, bucket, buckets_of, load_acquire, load_byte, load_half,
-    load_relaxed, segment_of, unchanged, wait_a_moment)
+    TAIL_IN_MEMORY, TYPE_DELETE, Journal, Map, Seals, Segment, Table, bucket, buckets_of, load_acquire, load_byte,
+    load_half, load_relaxed, seals_check, seals_known, segment_of, unchanged, wait_a_moment)
 
 ctypedef enum Found:
     ABSENT = 0
@@ -18,10 +18,14 @@ ctypedef enum Found:
     RETRY = 2       # the journal that a slot names is going away
     UNMAPPED = 3    # it is there, and this process has no map of it
     STUCK = 4       # its writer does not come to the end of a change
+    DAMAGED = 5     # the cluster that a slot names is not as it was sealed
+    WAITS = 6       # the slots of the segment are still on the medium
 
 cdef struct Patience:
     uint32_t waits
-    uint32_t unmapped   # the journal number where UNMAPPED is the answer
+    uint32_t journal    # its number, where UNMAPPED or DAMAGED is the answer; where WAITS is, the segment's
+    uint32_t cluster    # of its extent, where DAMAGED is
+    bint damaged        # DAMAGED was met
 
 
 cdef inline bint names(Table *table, const uint64_t *at, uint64_t slot, uint64_t *life) noexcept nogil:
@@ -35,28 +39,35 @@ cdef inline bint names(Table *table, const uint64_t *at, uint64_t slot, uint64_t
 
 
 cdef inline Found copy_entry(Table *table, Journal *journal, Map *seen_at, uint64_t life, uint64_t offset,
-                             uint8_t *out) noexcept nogil:
+                             uint8_t *out, Patience *patience) noexcept nogil:
     """Copy an entry as it is now to `out`; whoever calls sees to it that the journal did not change meanwhile."""
     cdef uint64_t inside = offset & (CLUSTER - 1), length
+    cdef uint32_t index = <uint32_t>(offset >> 12) - SLOT_CLUSTERS
+    cdef Seals *seals
     cdef uint32_t kind = load_half(&journal.tail_kind), size, room = <uint32_t>(CLUSTER - inside)
     cdef const uint8_t *at
     if life == 0 or load_relaxed(&journal.life) != life:
         return RETRY
     if load_acquire(&seen_at.life) != life:
         return UNMAPPED
-    at, length = seen_at.base, seen_at.length
+    at, length, seals = seen_at.base, seen_at.length, seen_at.seals
     # Another thread may map it anew: base and length of two maps would not go together.
     if not unchanged(&seen_at.life, life):
         return UNMAPPED
     if kind != TAIL_IN_LOG and (offset >> 12) == <uint64_t>load_half(&journal.tail_index) + SLOT_CLUSTERS:
         if kind == TAIL_IN_MEMORY:
-            at, offset, length = table.tail, inside, CLUSTER
+            at, offset, length, seals = table.tail, inside, CLUSTER, NULL
         else:
             offset = (load_relaxed(&journal.tail_slot) & 1) * CLUSTER + inside
     if offset >= length:
         return RETRY
     if length - offset < room:
         room = <uint32_t>(length - offset)
+    if seals != NULL and not seals_known(seals, offset >> 12):
+        # A part of a cluster at the end of an extent is none.
+        if length - (offset - inside) < CLUSTER or not seals_check(seals, at, offset >> 12, index):
+            patience.cluster, patience.damaged = <uint32_t>(offset >> 12), True
+            return DAMAGED
     size = load_byte(at + offset)
     if size < 2 or size > room:
         out[0], out[1] = 2, 0
@@ -78,9 +89,12 @@ cdef inline Found read_entry(Table *table, uint64_t place, uint64_t life, uint8_
     while True:
         seen = load_acquire(&journal.sequence)
         if not seen & 1:
-            found = copy_entry(table, journal, &table.maps[place >> OFFSET_BITS], life, place & OFFSETS, out)
-            if unchanged(&journal.sequence, seen):
-                patience.unmapped = <uint32_t>(place >> OFFSET_BITS)
+            found = copy_entry(table, journal, &table.maps[place >> OFFSET_BITS], life, place & OFFSETS, out,
+                               patience)
+            if not unchanged(&journal.sequence, seen):
+                patience.damaged = False
+            else:
+                patience.journal = <uint32_t>(place >> OFFSET_BITS)
                 return found
         if wait_a_moment(&patience.waits):
             return STUCK
@@ -134,5 +148,8 @@ cdef inline Found lookup(Table *table, uint64_t hashed, int kind, const uint8_t 
                             return PRESENT
             if not again and unchanged(&segment.sequence, seen):
                 return ABSENT
+        if seen & 1 and load_half(&segment.waits):
+            patience.journal = <uint32_t>number
+            return WAITS
         if wait_a_moment(&patience.waits):
             return STUCK

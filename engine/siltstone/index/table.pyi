@@ -22,7 +22,13 @@ class LogIndex(MappedIndex):
         shared: bool = False,
     ) -> None: ...
     def attach(
-        self, journal: int, view: Bytes, offset: int = 0, extent: int = 0, generation: int = 0
+        self,
+        journal: int,
+        view: Bytes,
+        offset: int = 0,
+        extent: int = 0,
+        generation: int = 0,
+        volume: bytes | None = None,
     ) -> None: ...
     def list_older(self, older: Any, listing: list[tuple[int, int, int, int]]) -> None: ...
     def tally(self, journal: int) -> tuple[int, int, int, int]: ...
@@ -32,7 +38,7 @@ class LogIndex(MappedIndex):
     def apply(self, journal: int, stream: Bytes, positions: NDArray[uint64]) -> int: ...
     def remember(self, journal: int, stream: Bytes, positions: NDArray[uint64]) -> int: ...
     def apply_clusters(
-        self, journal: int, clusters: Bytes, first_index: int, last_used: int
+        self, journal: int, clusters: Bytes, first_index: int, last_used: int, skipped: int = 0
     ) -> tuple[int, int, int | None]: ...
     def living(
         self, journal: int, clusters: Bytes, first_index: int, last_used: int, keep_deletes: bool

@@ -26,6 +26,7 @@ from siltstone.index.layout cimport (
     TAIL_IN_SLOT, Header, Journal, OlderList, Table, Tally, begin_change, end_change, key_hash, store_release)
 from siltstone.index.living cimport Living, drop_run, living_run, move_run
 from siltstone.index.mapped cimport MappedIndex
+from siltstone.index.search cimport Patience
 from siltstone.index.types cimport KeyTypes, check_key
 
 
@@ -45,17 +46,18 @@ cdef struct Run:
     int64_t others
     int64_t unknown
     int64_t done
+    Patience patience
 
 
 cdef void apply_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
     run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared,
-                         &run.others, &run.unknown)
+                         &run.others, &run.unknown, &run.patience)
 
 
 cdef void remember_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
-    run.done = remember_run(run.table, run.stream, run.size, run.positions, run.place, run.shared)
+    run.done = remember_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.patience)
 
 
 cdef struct Contains:
@@ -65,6 +67,7 @@ cdef struct Contains:
     int key_size
     Py_ssize_t count
     uint8_t *flags
+    Patience patience
 
 
 cdef void contains_guarded(void *argument) noexcept nogil:
@@ -77,8 +80,10 @@ cdef void contains_guarded(void *argument) noexcept nogil:
         key = query.keys + i * query.key_size
         hashed = key_hash(query.table.k0, query.table.k1, query.kind, key, query.key_size)
         query.flags[i] = 0
-        if find_slot(query.table, hashed, query.kind, key, query.key_size, &deleted) != NULL:
+        if find_slot(query.table, hashed, query.kind, key, query.key_size, &query.patience, &deleted) != NULL:
             query.flags[i] = 2 if deleted else 1
+        if query.patience.damaged:
+            return
 
 
 cdef struct Look:
@@ -144,16 +149,19 @@ cdef class LogIndex(MappedIndex):
     def shrink(self):
         """Give back the memory of segments that are less than half full, as after :meth:`drop`."""
         cdef uint64_t i, least
+        self.load(-1)
         for i in range(self.table.segment_mask + 1):
             least = self.first_buckets(i)
             with nogil:
                 shrink(&self.table, i, least, self.shared)
 
-    def attach(self, int journal, view not None, uint64_t offset=0, uint32_t extent=0, uint64_t generation=0):
+    def attach(self, int journal, view not None, uint64_t offset=0, uint32_t extent=0, uint64_t generation=0,
+               bytes volume=None):
         """Let places in journal number `journal` be read from `view`, the bytes of its whole extent.
 
         `offset` says where in the volume that extent lies, for those who map it in other processes; `extent` and
-        `generation` are its id and its life there.
+        `generation` are its id and its life there. With `volume`, the uuid under which its clusters are sealed, each
+        is verified when it is first needed: for a journal that nobody has read here.
         """
         cdef const uint8_t[::1] data = view
         cdef Journal *entry
@@ -171,7 +179,11 @@ cdef class LogIndex(MappedIndex):
         entry.live = 0
         memset(&self.tallies[journal], 0, sizeof(Tally))
         entry.tail_kind = TAIL_IN_LOG
-        self.set_map(journal, view, entry.life)
+        if volume is not None:
+            self.volume = volume
+            self.set_map(journal, view, entry.life, self.seals_of(extent, generation))
+        else:
+            self.set_map(journal, view, entry.life)
         end_change(&entry.sequence)
         self.drop_replaced()
 
@@ -257,15 +269,16 @@ cdef class LogIndex(MappedIndex):
         self.check_journal(journal)
         if stream.shape[0] == 0:
             return 0
+        self.load(-1)
         run.table, run.shared, run.others, run.unknown = &self.table, self.shared, 0, -1
         run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
         run.place = <uint64_t>journal << OFFSET_BITS
+        run.patience.waits, run.patience.damaged = 0, False
         with nogil:
             failed = guarded(apply_guarded, &run)
         if failed:
             raise unreadable("indexing")
-        if run.done < 0:
-            raise MemoryError("a segment of the index outgrew its window")
+        self.check_done(&run)
         return run.others
 
     def remember(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):
@@ -277,22 +290,32 @@ cdef class LogIndex(MappedIndex):
         self.check_journal(journal)
         if stream.shape[0] == 0:
             return 0
+        self.load(-1)
         run.table, run.shared = &self.table, self.shared
         run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
         run.place = <uint64_t>journal << OFFSET_BITS
+        run.patience.waits, run.patience.damaged = 0, False
         with nogil:
             failed = guarded(remember_guarded, &run)
         if failed:
             raise unreadable("indexing")
-        if run.done < 0:
-            raise MemoryError("a segment of the index outgrew its window")
+        self.check_done(&run)
         return run.done
 
+    cdef int check_done(self, Run *run) except -1:
+        """Raise what kept a run from its end."""
+        if run.patience.damaged:
+            raise self.damage(run.patience.journal, run.patience.cluster)
+        if run.done < 0:
+            raise MemoryError("a segment of the index outgrew its window")
+        return 0
+
     def apply_clusters(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index,
-                       Py_ssize_t last_used):
+                       Py_ssize_t last_used, Py_ssize_t skipped=0):
         """Put and delete what whole, verified clusters say, from log cluster `first_index` on.
 
-        Of the last cluster only the first `last_used` bytes count. Returns (entries, entries without a key here,
+        Of the first cluster the first `skipped` bytes do not count, of the last one only the first `last_used` do.
+        Returns (entries, entries without a key here,
         byte offset in the extent of the first entry of a type that is not known, or None).
         """
         cdef Py_ssize_t count = clusters.shape[0] // CLUSTER, i
@@ -303,8 +326,10 @@ cdef class LogIndex(MappedIndex):
         self.check_journal(journal)
         if clusters.shape[0] % CLUSTER:
             raise ValueError(f"{clusters.shape[0]} bytes are not whole clusters")
+        self.load(-1)
         run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
         run.positions = NULL
+        run.patience.waits, run.patience.damaged = 0, False
         with nogil:
             for i in range(count):
                 cluster = &clusters[0] + i * CLUSTER
@@ -313,14 +338,15 @@ cdef class LogIndex(MappedIndex):
                 if i == count - 1 and last_used < run.size:
                     run.size = last_used
                 run.place = <uint64_t>journal << OFFSET_BITS | (<uint64_t>first_index + i + SLOT_CLUSTERS) * CLUSTER
+                if i == 0 and skipped:
+                    run.stream, run.size, run.place = cluster + skipped, run.size - skipped, run.place + skipped
                 failed = guarded(apply_guarded, &run)
                 if failed or run.done < 0:
                     break
                 entries += run.done
         if failed:
             raise unreadable("replaying")
-        if run.done < 0:
-            raise MemoryError("a segment of the index outgrew its window")
+        self.check_done(&run)
         return entries, run.others, None if run.unknown < 0 else run.unknown
 
     def living(self, int journal, const uint8_t[::1] clusters not None, uint32_t first_index, Py_ssize_t last_used,
@@ -343,6 +369,7 @@ cdef class LogIndex(MappedIndex):
         cdef uint64_t[::1] numbers = places
         if count == 0:
             return out, places, 0
+        self.load(-1)
         look.table, look.clusters, look.count, look.last_used = &self.table, &clusters[0], count, last_used
         look.place = <uint64_t>journal << OFFSET_BITS | (<uint64_t>first_index + SLOT_CLUSTERS) * CLUSTER
         look.keep_deletes = keep_deletes
@@ -363,6 +390,7 @@ cdef class LogIndex(MappedIndex):
         self.check_journal(journal)
         if stream.shape[0] == 0:
             return 0
+        self.load(-1)
         with nogil:
             moved = move_run(&self.table, &stream[0], stream.shape[0], &before[0], &positions[0],
                              <uint64_t>journal << OFFSET_BITS)
@@ -373,6 +401,7 @@ cdef class LogIndex(MappedIndex):
         cdef int64_t dropped
         if stream.shape[0] == 0:
             return 0
+        self.load(-1)
         with nogil:
             dropped = drop_run(&self.table, &stream[0], stream.shape[0], &before[0])
         return dropped
@@ -384,11 +413,15 @@ cdef class LogIndex(MappedIndex):
         cdef Contains query
         cdef int failed
         check_key(self.types, kind, keys.shape[1])
+        self.load(-1)
         if keys.shape[0]:
             query.table, query.kind, query.count = &self.table, kind, keys.shape[0]
             query.keys, query.key_size, query.flags = &keys[0, 0], <int>keys.shape[1], &flags[0]
+            query.patience.waits, query.patience.damaged = 0, False
             with nogil:
                 failed = guarded(contains_guarded, &query)
             if failed:
                 raise unreadable("looking up keys")
+            if query.patience.damaged:
+                raise self.damage(query.patience.journal, query.patience.cluster)
         return found

@@ -24,6 +24,15 @@ cdef class KeyTypes:
             self.offset[kind] = offset
             self.size[kind] = size
 
+    def packed(self):
+        """Offset and size of the key of each of 256 types, a byte each; size 0 where it has none."""
+        found = bytearray(512)
+        cdef int kind
+        for kind in range(256):
+            if self.size[kind]:
+                found[2 * kind], found[2 * kind + 1] = self.offset[kind], self.size[kind]
+        return bytes(found)
+
 
 cdef int check_key(KeyTypes types, int kind, Py_ssize_t size) except -1:
     if not 0 <= kind <= 255 or types.offset[kind] < 0:

@@ -14,6 +14,7 @@ class IndexView(MappedIndex):
         window_bytes: int,
         map: Callable[[int, int, int], Bytes],  # noqa: A002
         older: Callable[[list[tuple[int, int, int, int]]], Any] | None = None,
+        volume: bytes | None = None,
     ) -> None: ...
     def map_journal(self, number: int) -> bool: ...
 

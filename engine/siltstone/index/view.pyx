@@ -25,15 +25,18 @@ cdef class IndexView(MappedIndex):
     :param map: gets (journal number, offset in the volume, length) [bytes]; returns the buffer of that extent, which
         is kept as long as a lookup may read it. What it is told comes out of the shared memory: it checks that the
         range is one that may be mapped. May be called by several threads at once.
+    :param volume: the uuid under which clusters are sealed: each is verified when a lookup first needs it; None: they
+        are not sealed
     """
 
     cdef object map
     cdef object open_older
 
     def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
-                 Py_ssize_t window_bytes, map not None, older=None):
+                 Py_ssize_t window_bytes, map not None, older=None, bytes volume=None):
         cdef Header *header
         self.lay_out(memory, types, secret, segments, window_bytes)
+        self.volume = volume
         self.map = map
         self.open_older = older
         header = self.table.header
@@ -53,7 +56,8 @@ cdef class IndexView(MappedIndex):
         of changing that.
         """
         cdef Journal *journal
-        cdef uint64_t seen, life = 0, offset = 0, length = 0
+        cdef uint64_t seen, life = 0, offset = 0, length = 0, generation = 0
+        cdef uint32_t extent = 0
         cdef uint32_t waits = 0
         self.check_journal(number)
         journal = &self.table.journals[number]
@@ -61,6 +65,7 @@ cdef class IndexView(MappedIndex):
             seen = load_acquire(&journal.sequence)
             life = load_relaxed(&journal.life)
             offset, length = load_relaxed(&journal.offset), load_relaxed(&journal.length)
+            extent, generation = load_half(&journal.extent), load_relaxed(&journal.generation)
             if not seen & 1 and unchanged(&journal.sequence, seen):
                 break
             if wait_a_moment(&waits):
@@ -75,7 +80,7 @@ cdef class IndexView(MappedIndex):
         # Another thread may have been faster.
         if self.maps[number].life == life:
             return False
-        self.set_map(number, buffer, life)
+        self.set_map(number, buffer, life, None if self.volume is None else self.seals_of(extent, generation))
         self.drop_replaced()
         return True
 

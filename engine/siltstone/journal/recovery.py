@@ -66,7 +66,9 @@ def recover(
     # What was closed cleanly was flushed: up to its end the replay checks it, from there on nothing may be.
     start = extent.end.cluster if clean and extent.end is not None else 0
     count, unreadable = _count_log(reader, start, unreadable_is_torn)
-    durable = max(durable, _durable_behind(reader, count, unreadable_is_torn))
+    if not clean:
+        # `clean` was cleared, durably, before anything was written behind `end`: where it stands, nothing was.
+        durable = max(durable, _durable_behind(reader, count, unreadable_is_torn))
     tails = [copy for copy in slots if copy.seal.index == count]
     tail = max(tails, key=lambda copy: copy.age) if tails else None
     found = tail.position if tail else Position(count, 0)
@@ -114,8 +116,11 @@ def _count_log(reader: LogReader, count: int, unreadable_is_torn: bool) -> tuple
     """Step 3: how many log clusters from the start are valid, the first `count` of them taken for granted; and the
     read error that ended the count, if one did."""
     stop = reader.clusters - 1  # the last one is only ever a tail
+    # Where a start is given, the log most likely ends there.
+    step = 1 if count else CHUNK_CLUSTERS
     while count < stop:
-        want = min(CHUNK_CLUSTERS, stop - count)
+        want = min(step, stop - count)
+        step = CHUNK_CLUSTERS
         try:
             data = memoryview(reader.read(count, want))
         except MediumError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.kernels import split_entries
-from siltstone.format.seal import seals_of
+from siltstone.format.seal import Position, seals_of
 from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
@@ -47,6 +48,10 @@ class JournalTally(NamedTuple):
     deletions: int
     keyless: int
     named: int
+
+
+#: where every log starts
+START = Position(0, 0)
 
 
 class LogStore:
@@ -91,6 +96,10 @@ class LogStore:
         self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
         self._mirrors: dict[int, Mirror] = {}
         self._deletions: Deletions | None = None
+        #: bytes of entries that the last checkpoint does not cover
+        self.uncovered = 0
+        #: what tells the state that the last checkpoint holds from others; None: there is no such checkpoint
+        self.checkpointed: object = None
 
     @property
     def records(self) -> int:
@@ -125,9 +134,14 @@ class LogStore:
 
     # ---- journals
 
-    def add(self, extent: Extent) -> Writable:
-        """Let places in a journal's extent be read; where its writer writes: the backend, or a mirror of the extent."""
-        number = next((free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None)
+    def add(self, extent: Extent, number: int | None = None, *, unread: bool = False) -> Writable:
+        """Let places in a journal's extent be read; where its writer writes: the backend, or a mirror of the extent.
+
+        :param number: which it has in the index; None: one that is free
+        :param unread: nobody will replay it, so that each cluster is verified when it is first needed
+        """
+        if number is None:
+            number = next((free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None)
         if number is None:
             raise LogStoreFullError(f"a shard has {JOURNALS_MAX} journals already", limit=JOURNALS_MAX)
         view = self.backend.map(extent.offset, extent.length)
@@ -139,8 +153,23 @@ class LogStore:
             mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
             view = mirror.copy
         self._numbers[extent.id] = number
-        self.index.attach(number, view, extent.offset, extent.id, extent.generation)
+        volume = self.uuid if unread else None
+        self.index.attach(number, view, extent.offset, extent.id, extent.generation, volume)
         return mirror or self.backend
+
+    @property
+    def can_restore(self) -> bool:
+        """Whether its index can be brought back from a checkpoint: where journals need not be read to be in memory."""
+        # What is kept as bytes on the medium is what a little-endian machine has in its memory.
+        return sys.byteorder == "little" and self.backend.map(0, CLUSTER_SIZE) is not None
+
+    def number_of(self, extent: Extent) -> int:
+        """The number of a journal in the index; KeyError where it was never added."""
+        return self._numbers[extent.id]
+
+    def has(self, extent: Extent) -> bool:
+        """Whether a journal was added."""
+        return extent.id in self._numbers
 
     def remove(self, extent: Extent) -> None:
         """Forget a journal that no key points into; nothing where it was never added."""
@@ -161,6 +190,10 @@ class LogStore:
         # One stays for the fresh journal of a recovery.
         return len(self._numbers) < JOURNALS_MAX - 1
 
+    def load_rest(self) -> None:
+        """Bring all of the index into memory that still waits in a checkpoint."""
+        self.index.load_rest()
+
     def show_tail(self, journal: SealedJournal, start: int) -> None:
         """Let readers see the active journal's tail; its bytes from `start` on are new where it is the same cluster."""
         writer = journal.writer
@@ -173,6 +206,7 @@ class LogStore:
     def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
         """Put and delete in the index what was just appended to a journal."""
         self.index.apply(self._numbers[extent.id], stream, positions)
+        self.uncovered += len(stream)
         if self._deletions is not None:
             self._deletions.gather(self._numbers[extent.id], stream, positions)
 
@@ -251,26 +285,45 @@ class LogStore:
     # ---- replay
 
     def replay(
-        self, extent: Extent, end: End, *, progress: Progress | None = None, others: Others | None = None
+        self,
+        extent: Extent,
+        end: End,
+        *,
+        progress: Progress | None = None,
+        others: Others | None = None,
+        covered: Position = START,
     ) -> bytes:
         """Put and delete what a journal says from its start to `end`; the entries of its last cluster.
 
         Each cluster is verified before it counts: DamageError names what is not as it was written.
+
+        :param covered: what lies before this is in the index already, and only read where it is in the same cluster
         """
         reader = LogReader(self.backend, self.uuid, extent)
         number = self._numbers[extent.id]
         mirror = self._mirrors.get(extent.id)
-        for first, data in reader.chunks(end.cluster):
+        for first, data in reader.chunks(end.cluster, covered.cluster):
             if mirror is not None:
                 mirror.fill(reader.offset_of(first), data)
-            self._take(extent, data, first, CLUSTER_SIZE, progress, others)
+            skipped = covered.byte if first == covered.cluster else 0
+            self._take(extent, data, first, CLUSTER_SIZE, progress, others, skipped)
         last, slot = reader.last_cluster(end)
         if mirror is not None:
             at = reader.offset_of(end.cluster) if slot is None else extent.offset + slot * CLUSTER_SIZE
             mirror.fill(at, last)
         self.index.publish_end(number, end.cluster, slot)
-        self._take(extent, last, end.cluster, end.byte, progress, others)
+        if covered < end.position or covered == START:
+            skipped = covered.byte if end.cluster == covered.cluster else 0
+            self._take(extent, last, end.cluster, end.byte, progress, others, skipped)
         return bytes(last[: end.byte])
+
+    def hand_over(self, extent: Extent, end: End, others: Others) -> None:
+        """Let others have the entries of a journal up to `end`, which are in the index already."""
+        reader = LogReader(self.backend, self.uuid, extent)
+        for _first, data in reader.chunks(end.cluster):
+            others(entries_of(data, CLUSTER_SIZE))
+        if end.byte:
+            others(entries_of(reader.last_cluster(end)[0], end.byte))
 
     def _take(
         self,
@@ -280,9 +333,11 @@ class LogStore:
         last_used: int,
         progress: Progress | None,
         others: Others | None,
+        skipped: int,
     ) -> None:
         number = self._numbers[extent.id]
-        entries, without_key, unknown = self.index.apply_clusters(number, data, first, last_used)
+        entries, without_key, unknown = self.index.apply_clusters(number, data, first, last_used, skipped)
+        self.uncovered += len(data) - CLUSTER_SIZE + last_used - skipped
         if unknown is not None:
             raise UnknownEntryTypeError(
                 f"{self.backend.url}: journal {extent.id}, at byte {extent.offset + unknown} of the volume: an entry"
@@ -291,13 +346,16 @@ class LogStore:
                 offset=extent.offset + unknown,
             )
         if without_key and others is not None:
-            others(entries_of(data, last_used))
+            others(entries_of(data, last_used, skipped))
         if progress is not None:
             progress(len(data), entries)
 
 
-def entries_of(clusters: memoryview, last_used: int) -> list[tuple[int, bytes]]:
-    """The entries of some verified clusters as (type, payload), in order; of the last one `last_used` bytes count."""
+def entries_of(clusters: memoryview, last_used: int, skipped: int = 0) -> list[tuple[int, bytes]]:
+    """The entries of some verified clusters as (type, payload), in order.
+
+    Of the first cluster the first `skipped` bytes do not count, of the last one only `last_used` do.
+    """
     found: list[tuple[int, bytes]] = []
     seals = seals_of(clusters)
     starts = np.empty(CLUSTER_SIZE // 2, np.uint32)
@@ -306,6 +364,8 @@ def entries_of(clusters: memoryview, last_used: int) -> list[tuple[int, bytes]]:
         if number == len(seals) - 1:
             used = min(used, last_used)
         body = clusters[number * CLUSTER_SIZE :][:used]
+        if number == 0 and skipped:
+            body = body[skipped:]
         count = split_entries(body, starts)
         found.extend(
             (body[start + 1], bytes(body[start + 2 : start + body[start]]))

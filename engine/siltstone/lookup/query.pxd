@@ -27,7 +27,7 @@ cdef struct Query:
     int payload_size
     uint8_t *entry
     bint no_memory          # why no more were, or
-    Found stop              # UNMAPPED or STUCK, or
+    Found stop              # UNMAPPED, STUCK, DAMAGED or WAITS, or
     InOlder older           # OTHER_STORES or DAMAGED_STORE
     uint32_t shard          # where
     uint32_t journal
@@ -38,11 +38,12 @@ cdef struct Query:
 cdef inline Found search(Query *query, uint32_t shard, uint64_t hashed, const uint8_t *key, uint8_t *entry) noexcept nogil:
     """Look one key up with all patience; where that was not enough, the query says where."""
     cdef Patience patience
-    patience.waits = 0
+    patience.waits, patience.damaged = 0, False
     query.older = NOWHERE
     query.stop = lookup(query.tables[shard], hashed, query.kind, key, query.key_size, entry, &patience)
     query.shard = shard
-    query.journal = patience.unmapped
+    query.journal = patience.journal
+    query.cluster = patience.cluster
     return query.stop
 
 

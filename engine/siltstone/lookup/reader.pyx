@@ -11,12 +11,12 @@ from siltstone.hash_store.older cimport OlderStores
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     BUCKET, CHUNK, CLUSTER, ENTRY_MAX, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, SLOT_CLUSTERS,
-    TAIL_IN_LOG, TYPE_DELETE, Journal, Map, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte, load_half,
-    load_relaxed, prefetch, segment_of, shard_of, unchanged)
+    TAIL_IN_LOG, TYPE_DELETE, Journal, Map, Seals, Segment, Table, bucket, buckets_of, key_hash, load_acquire, load_byte,
+    load_half, load_relaxed, prefetch, seals_known, segment_of, shard_of, unchanged)
 from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
     ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
-from siltstone.index.search cimport PRESENT, UNMAPPED, Found, fits, names
+from siltstone.index.search cimport DAMAGED, PRESENT, UNMAPPED, WAITS, Found, fits, names
 from siltstone.index.types cimport KeyTypes, check_key
 from siltstone.lookup.older cimport DAMAGED_STORE, NOWHERE, OTHER_STORES, Missed
 from siltstone.lookup.query cimport Query, answer_missed, fill, miss, search, search_older
@@ -40,12 +40,15 @@ cdef bint quick(Table *table, uint64_t slot, uint64_t life, int kind, const uint
     # 0 is no life: base and length may be in the middle of a change under it.
     cdef bint mapped = life != 0 and load_acquire(&seen_at.life) == life
     cdef uint64_t length = seen_at.length
+    cdef Seals *seals = seen_at.seals
     cdef const uint8_t *at = seen_at.base + offset
     if (seen & 1 or not mapped or load_relaxed(&journal.life) != life or offset + payload_size + 2 > length
             or not unchanged(&seen_at.life, life)):
         return False
     if (load_half(&journal.tail_kind) != TAIL_IN_LOG
             and (offset >> 12) == <uint64_t>load_half(&journal.tail_index) + SLOT_CLUSTERS):
+        return False
+    if seals != NULL and not seals_known(seals, offset >> 12):
         return False
     if load_byte(at) != payload_size + 2 or (offset & (CLUSTER - 1)) + payload_size + 2 > CLUSTER or at[1] != kind:
         return False
@@ -323,7 +326,8 @@ cdef class Reader:
         query.done, query.no_memory = 0, False
         query.pending = NULL if self.pending is None else self.waiting
         while True:
-            query.older = NOWHERE
+            # What stopped the last attempt is not what stops this one.
+            query.older, query.stop = NOWHERE, PRESENT
             turn = begin_lookup(self.turns)
             with nogil:
                 failed = guarded(look, query)
@@ -334,6 +338,11 @@ cdef class Reader:
                 return 0
             if query.no_memory:
                 raise MemoryError("no memory to look up pending entries")
+            if query.stop == DAMAGED:
+                raise (<MappedIndex>self.indexes[query.shard]).damage(query.journal, query.cluster)
+            if query.stop == WAITS:
+                (<MappedIndex>self.indexes[query.shard]).load(query.journal)
+                continue
             if query.done > before:
                 before, maps = query.done, 0
             if query.older == DAMAGED_STORE:

@@ -21,6 +21,7 @@ from siltstone.format.superblock import (
 )
 from siltstone.hash_store.extent import CLUSTERS_MAX
 from siltstone.shard import space
+from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -365,5 +366,17 @@ class Merge:
 
 
 ShardChange = (
-    TakeEmpty | TakeFresh | Give | Reserve | Roll | Settle | Pack | TakeHashStore | Incarnate | Merge
+    TakeEmpty
+    | TakeFresh
+    | Give
+    | Reserve
+    | Roll
+    | Settle
+    | Pack
+    | TakeHashStore
+    | Incarnate
+    | Merge
+    | TakeCheckpoints
+    | PublishCheckpoints
+    | GiveCheckpoints
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
 from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.changes import JournalEnd
+from siltstone.shard.checkpoint import checkpoint_group, is_due, snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
 from siltstone.shard.merging import OnFull, choose_merge, drop_oldest, merge_hash_stores
@@ -210,7 +211,10 @@ class ShardGroup:
     # ---- housekeeping
 
     def tick(self) -> None:
-        """Do what is due: idle notes, spare journals, packing. Called from time to time by whoever keeps the clock."""
+        """Do what is due: idle notes, spare journals, packing, checkpoints.
+
+        Called from time to time by whoever keeps the clock.
+        """
         now = self.volume.ports.clock()
         if self.volume.poisoned is not None or now < self._pause_until:
             return
@@ -227,6 +231,10 @@ class ShardGroup:
                 if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
                     self.incarnate(shard)
                 self._limit(shard)
+            for shard in shards:
+                shard.store.load_rest()
+                if is_due(shard):
+                    self.checkpoint([shard])
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
@@ -293,6 +301,15 @@ class ShardGroup:
         while len(shard.store.hash_stores) > self.on_full.hash_stores_max:
             self.drop_oldest(shard)
 
+    def checkpoint(self, shards: Sequence[Shard]) -> None:
+        """Write checkpoints of some shards now, where they differ from the last; durable. None where space is short.
+
+        Whoever puts into one of them waits while what it holds is flushed and its index copied.
+        """
+        with self._pack_lock, self._flush_lock:
+            self._check_open()
+            checkpoint_group(self.volume, shards)
+
     def tidy(self, *, incarnate: bool) -> bool:
         """Pack some journals now, if any are more than half dead; whether there may be more to do.
 
@@ -324,7 +341,7 @@ class ShardGroup:
             shard.refuse(closed)
         self.flush()
         ends = []
-        with self._flush_lock:
+        with self._pack_lock, self._flush_lock:
             for shard in self.shards.values():
                 journal = shard.journal
                 if journal is None:
@@ -334,6 +351,11 @@ class ShardGroup:
                     raise shard.broken or closed
                 # Behind the end of one that a batch was given up in lies what was written of that batch.
                 ends.append(JournalEnd(shard.number, journal.extent.id, journal.end, journal.given_up))
+            try:
+                # Nothing can change any more, and everything is durable.
+                write_checkpoints(self.volume, list(self.shards.values()), snapshot_of)
+            except SiltstoneError as error:
+                _log.warning("no checkpoint, so that the next opening replays: %s", error)
         return tuple(ends)
 
     def figures(self) -> tuple[ShardFigures, ...]:

@@ -6,7 +6,6 @@ nothing is written into a journal that is recovered, so an opening can be cut of
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from siltstone.errors import DiskFullError
-from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE
+from siltstone.format.constants import BODY_SIZE
 from siltstone.format.superblock import (
     ACTIVE,
     EMPTY,
@@ -31,7 +30,9 @@ from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import IndexSize
 from siltstone.shard import space
 from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh
+from siltstone.shard.checkpoint import Covering, find_checkpoint
 from siltstone.shard.merging import OnFull
+from siltstone.shard.replaying import Meter, ReplayProgress, begin_restoring, replay
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
@@ -45,15 +46,6 @@ if TYPE_CHECKING:
     from siltstone.log_store.log_store import Others
     from siltstone.log_store.mirror import MirrorSpace
     from siltstone.volume.shard_volume import ShardVolume
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayProgress:
-    """How far a replay is: bytes of journals verified, of how many, and entries in them."""
-
-    bytes_done: int
-    bytes_total: int
-    records: int
 
 
 class IndexPlace(NamedTuple):
@@ -104,6 +96,7 @@ class _Plan:
     number: int
     store: LogStore
     recovered: JournalRecovery | None = None  # of its active journal, if it has one
+    covering: Covering | None = None  # a checkpoint that fits what is there
     resume: bool = False  # the active journal goes on at its clean end
     fresh: SealedJournal | None = None  # takes the writes from now on
     copied: bool = False  # the fresh journal holds all that the recovered one did
@@ -154,19 +147,22 @@ def open_shards_read_only(
     """Recover and replay without a write: the log stores as recovery finds them."""
     plans, recoveries = _recover_all(volume, numbers, options, clean=volume.superblock.clean)
     ends = {found.journal: found.end for found in recoveries}
-    meter = _Meter(volume.superblock, options)
+    meter = Meter(volume.superblock, options.progress)
 
-    def replay(plan: _Plan) -> LogStore:
+    def one(plan: _Plan) -> LogStore:
         plan.store.show_hash_stores(volume.superblock.hash_stores(plan.number)[::-1])
+        if plan.covering is not None:
+            plan.covering.begin(plan.store)
         for extent in volume.superblock.journals(plan.number):
             end = ends.get(extent.id) or extent.end
             assert end is not None
-            plan.store.add(extent)
-            plan.store.replay(extent, end, progress=meter.add, others=options.others(plan.number))
+            if not plan.store.has(extent):
+                plan.store.add(extent)
+            replay(plan.store, plan.covering, extent, end, meter, options.others(plan.number))
         return plan.store
 
     with ThreadPoolExecutor(options.threads) as pool:
-        return list(pool.map(replay, plans)), recoveries
+        return list(pool.map(one, plans)), recoveries
 
 
 def _recover_all(
@@ -185,6 +181,8 @@ def _recover_all(
                     clean=clean,
                     unreadable_is_torn=options.unreadable_is_torn,
                 )
+        # Before any other journal gets a number in the index.
+        plan.covering = find_checkpoint(volume, number, plan.store, plan.recovered)
         return plan
 
     with ThreadPoolExecutor(options.threads) as pool:
@@ -317,49 +315,31 @@ def _restore_reserves(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
 # ---- replay
 
 
-class _Meter:
-    """Adds up what all shards have replayed and tells the caller."""
-
-    def __init__(self, superblock: Superblock, options: OpenOptions) -> None:
-        self._callback = options.progress
-        self._lock = threading.Lock()
-        self._total = sum(
-            (extent.end.cluster + 1) * CLUSTER_SIZE if extent.end else extent.length
-            for extent in superblock.journals()
-        )
-        self._bytes = self._records = 0
-
-    def add(self, size: int, records: int) -> None:
-        """`size` bytes more were read, with `records` entries in them."""
-        if self._callback is None:
-            return
-        with self._lock:
-            self._bytes += size
-            self._records += records
-            self._callback(ReplayProgress(min(self._bytes, self._total), self._total, self._records))
-
-
 def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOptions) -> list[Shard]:
     superblock = volume.superblock
-    meter = _Meter(superblock, options)
+    meter = Meter(superblock, options.progress)
 
     def one(plan: _Plan) -> Shard:
         shard = Shard(plan.number, volume, plan.store, plan.fresh)
         # Before the replay: what is deleted in the journals must be remembered where a hash store has it.
         plan.store.show_hash_stores(superblock.hash_stores(plan.number)[::-1])
+        plan.covering = begin_restoring(plan.store, plan.covering, superblock.journals(plan.number))
         for extent in superblock.journals(plan.number):
             fresh = plan.fresh is not None and extent.id == plan.fresh.extent.id
             end = plan.fresh.end if fresh and plan.fresh is not None else extent.end
             if plan.resume and extent.state == ACTIVE and plan.recovered is not None:
                 end = plan.recovered.end
             assert end is not None
-            if not fresh:
+            if not plan.store.has(extent):
                 plan.store.add(extent)
-            tail = plan.store.replay(extent, end, progress=meter.add, others=options.others(plan.number))
+            tail = replay(plan.store, plan.covering, extent, end, meter, options.others(plan.number))
             if extent.state == ACTIVE and not fresh:
                 shard.journal = _resumed(volume, plan.store, extent, end, tail)
             if extent.state == ACTIVE and shard.journal is not None:
                 plan.store.show_tail(shard.journal, 0)
+        if options.place is not None:
+            # Readers in other processes cannot bring anything back.
+            plan.store.load_rest()
         shard.spare = _spare(volume, plan)
         return shard
 

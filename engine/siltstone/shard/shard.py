@@ -304,7 +304,7 @@ class Shard:
             fresh, old = self.spare, self.journal
             if fresh is None or self._fits(stream):
                 return
-            end = None if old is None else self._flush_for_roll(old)
+            end = None if old is None else self.flush_journal(old)
             self._publish_roll(old, end, fresh)
 
     def freeze(self) -> None:
@@ -319,7 +319,7 @@ class Shard:
         with self.lock:
             fresh, old = self.spare, self.journal
             if fresh is not None and old is not None:
-                self._publish_roll(old, self._flush_for_roll(old), fresh)
+                self._publish_roll(old, self.flush_journal(old), fresh)
 
     def _fits(self, stream: NDArray[np.uint8]) -> bool:
         return self.journal is not None and not self.journal.given_up and self.journal.fits(stream)
@@ -330,7 +330,8 @@ class Shard:
             **{**error.fields, "shard": self.number},
         )
 
-    def _flush_for_roll(self, journal: SealedJournal) -> End:
+    def flush_journal(self, journal: SealedJournal) -> End:
+        """Flush a journal of the shard, under its lock and the group's for flushes; where it ends."""
         if journal.begin_flush():
             try:
                 self.volume.flush()
@@ -374,9 +375,8 @@ class Shard:
         """Close a journal that was given up, with no successor: reads go on, writes wait for space."""
         with self.lock:
             old = self.journal
-            if old is None:
-                return
-            self._publish_roll(old, self._flush_for_roll(old), None)
+            if old is not None:
+                self._publish_roll(old, self.flush_journal(old), None)
 
 
 def delete_stream(kind: int, keys: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from siltstone.errors import StateError
 from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST
 from siltstone.format.superblock import (
     EMPTY,
+    KIND_CHECKPOINT,
     KIND_FREE,
     KIND_HASH_STORE,
     KIND_JOURNAL,
@@ -61,10 +62,16 @@ def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
     return superblock
 
 
-def taken_by(superblock: Superblock, shard: int) -> Extent:
-    """The empty journal or hash store that `shard` got with the very write that made this superblock."""
+def taken_by(superblock: Superblock, shard: int, *, checkpoint: bool = False) -> Extent:
+    """The empty journal or hash store, or the checkpoint, that `shard` got with the very write that made this
+    superblock."""
     for extent in superblock.extents:
-        if extent.shard == shard and extent.state == EMPTY and extent.generation == superblock.sequence:
+        if (
+            extent.shard == shard
+            and (extent.kind == KIND_CHECKPOINT) == checkpoint
+            and extent.state == EMPTY
+            and extent.generation == superblock.sequence
+        ):
             return extent
     raise StateError(
         f"shard {shard}: the superblock names no journal that it took", what="shard", state="no journal"

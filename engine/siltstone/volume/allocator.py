@@ -7,7 +7,9 @@ from dataclasses import replace
 from siltstone.errors import BatchTooLargeError, StateError
 from siltstone.format.constants import JOURNAL_SIZE_MAX
 from siltstone.format.superblock import (
+    CLOSED,
     FREE,
+    KIND_CHECKPOINT,
     KIND_FREE,
     KIND_RESERVE,
     Extent,
@@ -102,5 +104,13 @@ def reserve_of(superblock: Superblock, shard: int) -> Extent | None:
     """The extent kept for `shard`, or None."""
     for extent in superblock.extents:
         if extent.kind == KIND_RESERVE and extent.shard == shard:
+            return extent
+    return None
+
+
+def checkpoint_of(superblock: Superblock, shard: int) -> Extent | None:
+    """The checkpoint of `shard` that was written to its end, or None; whether it is any good is not known."""
+    for extent in superblock.extents:
+        if extent.kind == KIND_CHECKPOINT and extent.state == CLOSED and extent.shard == shard:
             return extent
     return None

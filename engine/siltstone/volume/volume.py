@@ -21,6 +21,7 @@ from siltstone.format.constants import ERASE_BLOCK_DEFAULT, ERASE_BLOCK_MIN, EXT
 from siltstone.format.superblock import (
     EMPTY,
     FREE,
+    KIND_CHECKPOINT,
     SHARDS_MAX,
     Superblock,
 )
@@ -211,7 +212,12 @@ class Volume:
                 for extent in superblock.extents
                 if extent.state == EMPTY and (shards is None or extent.shard in shards)
             ]
-            return superblock.with_extents(*fresh)
+            superblock = superblock.with_extents(*fresh)
+            for extent in fresh:
+                # A checkpoint that was never finished is of no use to anybody.
+                if extent.kind == KIND_CHECKPOINT:
+                    superblock = allocator.give(superblock, extent.id)
+            return superblock
 
         return self.publish(change)
 
