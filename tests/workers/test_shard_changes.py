@@ -393,3 +393,63 @@ def test_a_merged_hash_store_takes_the_place_of_its_sources() -> None:
         (each.id, each.order) for each in changed(Merge(0, (9,), Filled(10, FIRST)), STORES).hash_stores(0)
     ] == [(10, 0)]
     assert changed(Merge(0, (9,), None), STORES).hash_stores(0) == []
+
+
+#: shard 0 has hash stores, closed journals, and what may take the place of some of them
+STORED = replace(
+    VOLUME,
+    extents=(
+        *(
+            extent(number, number, kind=KIND_HASH_STORE, order=number, state=CLOSED, generation=number)
+            for number in (1, 2, 3)
+        ),
+        *(
+            extent(number, number, kind=KIND_JOURNAL, order=number, state=CLOSED, generation=number, end=END)
+            for number in (4, 5, 6)
+        ),
+        extent(7, 7, kind=KIND_JOURNAL, order=7, state=ACTIVE, generation=7),
+        extent(8, 8, kind=KIND_JOURNAL, state=EMPTY, generation=8),
+        extent(9, 9, kind=KIND_HASH_STORE, state=EMPTY, generation=8),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Incarnate(0, (), (), Filled(9, FIRST)),
+        Incarnate(0, (5,), (), Filled(9, FIRST)),
+        Incarnate(0, (4, 6), (), Filled(9, FIRST)),
+        Incarnate(0, (5,), (), Filled(9, FIRST), (6,)),
+        Incarnate(0, (6,), (), Filled(9, FIRST), (4,)),
+        Incarnate(0, (4,), (), Filled(9, FIRST), (4,)),
+        Incarnate(0, (4, 5, 6, 7), (), Filled(9, FIRST)),
+        Incarnate(0, (4,), (), Filled(8, FIRST)),
+        Incarnate(0, (4,), (), Filled(1, FIRST)),
+        Incarnate(1, (4,), (), Filled(9, FIRST)),
+        Merge(0, (), Filled(9, FIRST)),
+        Merge(0, (1, 3), Filled(9, FIRST)),
+        Merge(0, (1, 1), Filled(9, FIRST)),
+        Merge(0, (1, 4), Filled(9, FIRST)),
+        Merge(0, (1, 2), Filled(8, FIRST)),
+        Merge(0, (1, 2), Filled(3, FIRST)),
+        Merge(0, (1, 9), None),
+        Merge(1, (1, 2), Filled(9, FIRST)),
+    ],
+    ids=str,
+)
+def test_only_neighbours_become_a_hash_store_and_only_what_is_filled_takes_their_place(change: Any) -> None:
+    with pytest.raises(StateError):
+        changed(change, STORED)
+
+
+@pytest.mark.parametrize(
+    ("sources", "passed"), [((4,), ()), ((4, 5), ()), ((5,), (4,)), ((5, 6), (4,)), ((6,), (4, 5))]
+)
+def test_what_is_incarnated_is_the_oldest_but_for_journals_that_were_passed(
+    sources: tuple[int, ...], passed: tuple[int, ...]
+) -> None:
+    found = changed(Incarnate(0, sources, (Packed(8, END),), Filled(9, FIRST), passed), STORED)
+    assert [each.id for each in found.hash_stores(0)] == [1, 2, 3, 9]
+    left = [number for number in (4, 5, 6) if number not in (*sources, *passed)]
+    assert [each.id for each in found.journals(0)] == [*passed, 8, *left, 7]

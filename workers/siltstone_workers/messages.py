@@ -166,7 +166,8 @@ def change_to_wire(change: ShardChange) -> list[Any]:
         fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
     elif isinstance(change, changes.Pack | changes.Incarnate):
         fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
-        fields[3:] = [_filled_to_wire(each) for each in fields[3:]]
+        if isinstance(change, changes.Incarnate):
+            fields[3:] = [_filled_to_wire(change.hash_store), list(change.passed)]
     elif isinstance(change, changes.Merge):
         fields[1:] = [list(change.sources), _filled_to_wire(change.merged)]
     return [type(change).__name__, fields]
@@ -198,8 +199,10 @@ def _change(value: Any) -> ShardChange:
         shard, sources, packed = items
         return changes.Pack(_count(shard), _counts(sources), _packed(packed))
     if kind is changes.Incarnate:
-        shard, sources, packed, hash_store = items
-        return changes.Incarnate(_count(shard), _counts(sources), _packed(packed), _filled(hash_store))
+        shard, sources, packed, hash_store, passed = items
+        return changes.Incarnate(
+            _count(shard), _counts(sources), _packed(packed), _filled(hash_store), _counts(passed)
+        )
     if kind is changes.Merge:
         shard, sources, merged = items
         return changes.Merge(_count(shard), _counts(sources), _filled(merged))

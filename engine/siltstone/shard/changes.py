@@ -305,16 +305,23 @@ class Incarnate:
 
     :param sources: those journals, all closed; freed
     :param hash_store: filled; None where nothing of them has a key that counts
+    :param passed: all older ones, in which nothing has a key; they stay
     """
 
     shard: int
     sources: tuple[int, ...]
     packed: tuple[Packed, ...]
     hash_store: Filled | None
+    passed: tuple[int, ...] = ()
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        oldest = superblock.journals(self.shard)[: len(self.sources)]
-        if not self.sources or {extent.id for extent in oldest} != set(self.sources):
+        journals, passed = superblock.journals(self.shard), len(self.passed)
+        oldest = journals[passed : passed + len(self.sources)]
+        if (
+            not self.sources
+            or {extent.id for extent in oldest} != set(self.sources)
+            or {extent.id for extent in journals[:passed]} != set(self.passed)
+        ):
             raise StateError(
                 f"shard {self.shard}: {list(self.sources)} are not its oldest journals",
                 what=f"shard {self.shard}",

@@ -263,11 +263,11 @@ class ShardGroup:
             return self._incarnate(shard)
 
     def _incarnate(self, shard: Shard) -> bool:
-        run = choose_oldest(shard)
-        if run is None:
+        oldest = choose_oldest(shard)
+        if oldest is None:
             return False
-        Incarnation(shard, run, lambda: self.flush(only=[shard])).carry_out()
-        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in run.sources])
+        Incarnation(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
+        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
         return True
 
     def merge(self, shard: Shard, *, everything: bool = False) -> bool:
@@ -286,10 +286,10 @@ class ShardGroup:
         with self._pack_lock:
             if drop_oldest(shard):
                 return True
-            run = choose_oldest(shard)
-            if run is None:
+            found = choose_oldest(shard)
+            if found is None:
                 return False
-            oldest = Run(run.sources[:1], oldest=True)
+            oldest = Run(found.run.sources[:1], oldest=True)
             Forgetting(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
             return True
 

@@ -31,18 +31,47 @@ if TYPE_CHECKING:
 _SOURCES_BYTES = JOURNAL_SIZE_MAX
 
 
-def choose_oldest(shard: Shard) -> Run | None:
-    """The oldest closed journals of a shard, or None where there are none."""
+class Oldest(NamedTuple):
+    """Journals that are incarnated together, oldest first, and those older ones that stay since nothing has a key."""
+
+    run: Run
+    passed: tuple[Extent, ...]
+
+
+def choose_oldest(shard: Shard) -> Oldest | None:
+    """The oldest closed journals of a shard, or None where there are none with keys.
+
+    What has no key is written again with each run that takes it along; so journals in which nothing has one are
+    left out, unless they are small beside what this run has of that: each entry is copied as often as the logarithm
+    of all says, and there are no more such journals than that.
+    """
+    passed: list[Extent] = []
     chosen: list[Extent] = []
-    size = 0
+    size = keyless = 0
     for extent in shard.volume.superblock.journals(shard.number):
-        if extent.state != CLOSED or extent.end is None or shard.store.tally(extent) is None:
+        tally = shard.store.tally(extent)
+        if extent.state != CLOSED or extent.end is None or tally is None:
             break
-        size += (1 + extent.end.cluster) * CLUSTER_SIZE
+        if not chosen and tally.keyless == tally.entries:
+            passed.append(extent)
+            continue
+        used = _used(extent)
+        size += used
         if chosen and size > _SOURCES_BYTES:
             break
         chosen.append(extent)
-    return Run(tuple(chosen), oldest=True) if chosen else None
+        keyless += used * tally.keyless // max(1, tally.entries)
+    if not chosen:
+        return None
+    while keyless and passed and _used(passed[-1]) <= 2 * keyless:
+        keyless += _used(passed[-1])
+        chosen.insert(0, passed.pop())
+    return Oldest(Run(tuple(chosen), oldest=True), tuple(passed))
+
+
+def _used(extent: Extent) -> int:
+    """Bytes of clusters in a closed journal."""
+    return 0 if extent.end is None else (1 + extent.end.cluster) * CLUSTER_SIZE
 
 
 class Forgetting(Packing):
@@ -68,12 +97,13 @@ class Incarnation(Packing):
     """One run of the oldest journals on its way into a hash store; what has no key goes to a fresh journal.
 
     :param shard: theirs
-    :param run: what is incarnated
+    :param oldest: what is incarnated
     :param flush: returns once all that was appended to the shard is durable
     """
 
-    def __init__(self, shard: Shard, run: Run, flush: Callable[[], None]) -> None:
-        super().__init__(shard, run, flush)
+    def __init__(self, shard: Shard, oldest: Oldest, flush: Callable[[], None]) -> None:
+        super().__init__(shard, oldest.run, flush)
+        self._passed = oldest.passed
         self._keyed: list[_Dropped] = []
         self._hash_store: Extent | None = None
 
@@ -149,5 +179,6 @@ class Incarnation(Packing):
                 tuple(source.id for source in self._run.sources),
                 packed,
                 filled(self._hash_store),
+                tuple(journal.id for journal in self._passed),
             )
         )
