@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from store_faults import Faults, nothing
+from store_faults import Faults, at_call, failing, nothing
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, digest, hashes, rows
 
 import siltstone
-from siltstone.errors import SiltstoneError
+from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.superblock import KIND_HASH_STORE
 
 
@@ -97,3 +97,53 @@ def test_what_is_deleted_while_it_is_incarnated_stays_deleted(path, store, fault
         reopened.incarnate()
         holds(reopened)
         assert len(reopened) == 750
+
+
+@pytest.mark.parametrize("what", ["pack", "incarnate", "merge"])
+def test_what_a_failed_flush_of_others_may_have_lost_is_not_relied_on(path, host, faults, what):
+    """The next flush succeeds: the kernel has dropped the pages, and says so once."""
+    create_settled(Medium(str(path)), host, shards=2)
+    store = open_settled(Medium(f"faulty:{path}"), faults.host())
+    group = store._core.shards.group
+    for round_ in range(4):
+        # Some stay as they are in the oldest journal.
+        store.put_many(*rows(range(300 if round_ else 0, 2000), version=round_))
+        if what == "merge":
+            store.flush()
+            for shard in group.shards.values():
+                with group._flush_lock:
+                    shard.freeze()
+                group.incarnate(shard)
+    for shard in group.shards.values():
+        with group._flush_lock:
+            shard.freeze()
+    store.flush()
+    before = store._core.volume.superblock
+    taken = {extent.id for extent in before.extents if extent.state == "empty"}
+    told = []
+
+    def hook(_inner, offset, _data):
+        for extent in store._core.volume.superblock.extents:
+            inside = 0 <= offset - extent.offset < extent.length
+            if inside and extent.state == "empty" and extent.id not in taken:
+                faults.write = nothing
+                # Of the other shard: nothing of this one's journals is lost.
+                store.put_many(*rows(range(5000, 5100)))
+                faults.flush = at_call(1, failing("flush"))
+                try:
+                    group.flush(only=[group.shards[1]])
+                except MediumError:
+                    told.append("shard 1")
+
+    faults.write = hook
+    act = {"pack": group.pack, "incarnate": group.incarnate, "merge": group.merge}[what]
+    with pytest.raises(SiltstoneError):
+        act(group.shards[0])
+    assert told == ["shard 1"]
+    after = store._core.volume.superblock
+    assert after.hash_stores(0) == before.hash_stores(0)
+    assert after.journals(0) == before.journals(0)
+    store._core.abandon()
+    with siltstone.open(path) as reopened:
+        assert_holds(reopened, range(300))
+        assert_holds(reopened, range(300, 2000), version=3)

@@ -35,6 +35,7 @@ class WorkerVolume:
         self._inbox = inbox
         self._superblock: Superblock | None = None
         self._cause: SiltstoneError | None = None
+        self.flushes_failed = 0
         self._lock = threading.Lock()
         self._flush_lock = threading.Lock()
         self._process = os.getpid()
@@ -84,6 +85,7 @@ class WorkerVolume:
             try:
                 self.backend.flush()
             except SiltstoneError as error:
+                self.flushes_failed += 1
                 if not shared:
                     self._cause = error.to_keep()
                 raise

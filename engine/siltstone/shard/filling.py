@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from siltstone.errors import SiltstoneError
+from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.seal import journal_key
 from siltstone.hash_store.builder import HashStoreBuilder
@@ -22,6 +22,29 @@ if TYPE_CHECKING:
 
     from siltstone.format.superblock import Extent
     from siltstone.shard.shard import Shard
+    from siltstone.volume.shard_volume import ShardVolume
+
+
+class Unflushed:
+    """What is written beside the journals that take puts, from when this is made until it is durable.
+
+    A flush for those journals that fails tells them alone, and the next one may succeed although the kernel has
+    dropped these writes too.
+    """
+
+    def __init__(self, volume: ShardVolume) -> None:
+        self._volume = volume
+        self._failed = volume.flushes_failed
+
+    def flush(self) -> None:
+        """Return once it is durable; MediumError where any flush failed since the first of these writes."""
+        self._volume.flush()
+        if self._volume.flushes_failed != self._failed:
+            raise MediumError(
+                f"{self._volume.backend.url}: a flush failed while journals or hash stores were written anew",
+                url=self._volume.backend.url,
+                operation="flush",
+            )
 
 
 def fill_hash_store(

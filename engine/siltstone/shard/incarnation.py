@@ -152,8 +152,6 @@ class Incarnation(Packing):
     def _make_durable(self) -> None:
         self._fill()
         super()._make_durable()
-        if self._hash_store is not None:
-            self._shard.volume.flush()
 
     def _give_up(self) -> None:
         super()._give_up()

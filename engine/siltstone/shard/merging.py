@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from siltstone.errors import SiltstoneError
 from siltstone.hash_store.merging import merge
 from siltstone.shard.changes import Merge
-from siltstone.shard.filling import fill_hash_store, filled, give_back
+from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,7 @@ def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
     before = store.hash_stores
     views = [store.open_hash_store(source) for source in sources]
     drop_deletes = before[-1] in sources
+    unflushed = Unflushed(shard.volume)
     merged = fill_hash_store(
         shard,
         merge(views, drop_deletes=drop_deletes),
@@ -85,7 +86,7 @@ def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
         max((view.header.largest_entry for view in views), default=0) or 2,
     )
     try:
-        shard.volume.flush()
+        unflushed.flush()
         shard.check()
     except BaseException:
         if merged is not None:

@@ -21,6 +21,7 @@ from siltstone.format.superblock import CLOSED
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard import space
 from siltstone.shard.changes import Give, Pack, Packed, TakeEmpty, TakeFresh
+from siltstone.shard.filling import Unflushed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ class Packing:
         self._shard = shard
         self._run = run
         self._flush = flush
+        self._unflushed = Unflushed(shard.volume)
         self._pieces: list[_Piece] = []
         self._held = 0
         self._largest = 0
@@ -204,8 +206,7 @@ class Packing:
         # What made the entries that are given up dead must not be lost after them.
         self._flush()
         begun = [output.journal for output in self._outputs if output.journal.begin_flush()]
-        if begun:
-            self._shard.volume.flush()
+        self._unflushed.flush()
         for journal in begun:
             journal.end_flush()
 

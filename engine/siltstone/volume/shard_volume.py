@@ -32,6 +32,10 @@ class ShardVolume(Protocol):
     def poisoned(self) -> SiltstoneError | None:
         """Why nothing is made durable any more, or None."""
 
+    @property
+    def flushes_failed(self) -> int:
+        """How many flushes of the medium failed: each may have lost what this process had written before it."""
+
     def extent(self, number: int) -> Extent:
         """The extent with this id, as it is now."""
 

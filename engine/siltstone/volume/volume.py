@@ -103,6 +103,8 @@ class Volume:
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
         self._cause: SiltstoneError | None = None
+        #: flushes of the medium that failed: each may have lost what any thread had written before
+        self.flushes_failed = 0
         self._closed = False
         self._process = os.getpid()
 
@@ -240,6 +242,7 @@ class Volume:
             try:
                 self.backend.flush()
             except SiltstoneError as error:
+                self.flushes_failed += 1
                 if not shared:
                     self._cause = error.to_keep()
                 raise
