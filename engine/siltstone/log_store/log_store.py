@@ -258,6 +258,10 @@ class LogStore:
         self.index.list_older(older, listing)
         self._hash_stores = list(extents)
 
+    def open_hash_stores(self, extents: Sequence[Extent]) -> None:
+        """Open these, newest first, as :meth:`show_hash_stores` will; its errors."""
+        self._older.open(listed(extents))
+
     def open_hash_store(self, extent: Extent) -> HashStoreView:
         """One hash store by itself, whether lookups go on in it or not."""
         return self._older.view(listed([extent])[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from siltstone.shard.changes import Filled, Give, TakeHashStore
 from siltstone.volume.allocator import round_to_erase_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -96,3 +97,21 @@ def give_back(shard: Shard, extent: Extent) -> None:
             shard.volume.publish(Give(shard.number, extent.id))
         except SiltstoneError:
             return
+
+
+@contextmanager
+def switching(shard: Shard) -> Iterator[None]:
+    """Let lookups, and then the superblock, go by what was made of some extents; whatever stops that stops the shard.
+
+    What the index names and what the superblock says differ meanwhile. Either would do for an opening, but the two
+    do not go together any more: nothing may be packed, incarnated or merged after that.
+    """
+    try:
+        yield
+    except SiltstoneError as error:
+        # The medium may or may not have it, and says the same either way.
+        shard.refuse(error.to_keep())
+        raise
+    except BaseException as error:
+        shard.refuse(shard.interrupted(error))
+        raise

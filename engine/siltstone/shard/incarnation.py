@@ -152,6 +152,9 @@ class Incarnation(Packing):
     def _make_durable(self) -> None:
         self._fill()
         super()._make_durable()
+        if self._hash_store is not None:
+            # Here, where it can still be given up: what is amiss with it, and whether there are too many.
+            self._shard.store.open_hash_stores((self._hash_store, *self._shard.store.hash_stores))
 
     def _give_up(self) -> None:
         super()._give_up()
@@ -171,7 +174,7 @@ class Incarnation(Packing):
             store.shrink()
         packed = self._show_outputs()
         self._let_go()
-        self._publish(
+        shard.volume.publish(
             Incarnate(
                 shard.number,
                 tuple(source.id for source in self._run.sources),

@@ -9,10 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from siltstone.errors import SiltstoneError
 from siltstone.hash_store.merging import merge
 from siltstone.shard.changes import Merge
-from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_back
+from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_back, switching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,18 +84,18 @@ def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
         sum(view.header.entry_bytes for view in views),
         max((view.header.largest_entry for view in views), default=0) or 2,
     )
+    at = before.index(sources[0])
+    left = (*before[:at], *(() if merged is None else (merged,)), *before[at + len(sources) :])
     try:
         unflushed.flush()
         shard.check()
+        # Here, where it can still be given up: what is amiss with the new one.
+        store.open_hash_stores(left)
     except BaseException:
         if merged is not None:
             give_back(shard, merged)
         raise
-    at = before.index(sources[0])
-    rest = before[:at], before[at + len(sources) :]
-    with shard.lock:
-        store.show_hash_stores((*rest[0], *(() if merged is None else (merged,)), *rest[1]))
-    replace(shard, sources, merged)
+    replace(shard, left, sources, merged)
 
 
 def drop_oldest(shard: Shard) -> bool:
@@ -104,18 +103,14 @@ def drop_oldest(shard: Shard) -> bool:
     before = shard.store.hash_stores
     if not before:
         return False
-    with shard.lock:
-        shard.store.show_hash_stores(before[:-1])
-    replace(shard, before[-1:], None)
+    replace(shard, before[:-1], before[-1:], None)
     return True
 
 
-def replace(shard: Shard, sources: Sequence[Extent], merged: Extent | None) -> None:
-    """Let the superblock say what lookups go by already."""
+def replace(shard: Shard, left: Sequence[Extent], sources: Sequence[Extent], merged: Extent | None) -> None:
+    """Let lookups go on in what is left, newest first, and then the superblock say so."""
     change = Merge(shard.number, tuple(source.id for source in sources), filled(merged))
-    try:
+    with switching(shard):
+        with shard.lock:
+            shard.store.show_hash_stores(left)
         shard.volume.publish(change)
-    except SiltstoneError as error:
-        # The medium may or may not have it, and says the same either way.
-        shard.refuse(error.to_keep())
-        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from siltstone.errors import DiskFullError, SiltstoneError, StateError
+from siltstone.errors import DiskFullError, StateError
 from siltstone.format.constants import (
     BODY_SIZE,
     CLUSTER_SIZE,
@@ -20,8 +20,8 @@ from siltstone.format.constants import (
 from siltstone.format.superblock import CLOSED
 from siltstone.journal.log_reader import LogReader
 from siltstone.shard import space
-from siltstone.shard.changes import Give, Pack, Packed, TakeEmpty, TakeFresh
-from siltstone.shard.filling import Unflushed
+from siltstone.shard.changes import Pack, Packed, TakeEmpty, TakeFresh
+from siltstone.shard.filling import Unflushed, give_back, switching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from siltstone.format.superblock import Extent
     from siltstone.journal.sealed import SealedJournal
     from siltstone.log_store.log_store import JournalTally
-    from siltstone.shard.changes import Incarnate
     from siltstone.shard.shard import Shard
 
 #: clusters that are looked through at once: half a millisecond in which the shard takes no entries
@@ -139,7 +138,8 @@ class Packing:
         except BaseException:
             self._give_up()
             raise
-        self._switch()
+        with switching(self._shard):
+            self._switch()
 
     # ---- copying
 
@@ -184,7 +184,11 @@ class Packing:
         # A cluster is left when the next entry does not fit: less than the largest one is lost in each.
         clusters = -(-self._held // (BODY_SIZE - 1 - self._largest)) + 1
         extent = self._take((SLOT_CLUSTERS + clusters) * CLUSTER_SIZE)
-        output = _Output(shard.new_journal(extent))
+        try:
+            output = _Output(shard.new_journal(extent))
+        except BaseException:
+            give_back(shard, extent)
+            raise
         self._outputs.append(output)
         output.journal.prepare()
         for piece in self._pieces:
@@ -213,8 +217,7 @@ class Packing:
     def _give_up(self) -> None:
         for output in self._outputs:
             self._shard.store.remove(output.journal.extent)
-            if self._shard.volume.poisoned is None:
-                self._shard.volume.publish(Give(self._shard.number, output.journal.extent.id))
+            give_back(self._shard, output.journal.extent)
 
     # ---- switching
 
@@ -222,7 +225,7 @@ class Packing:
         packed = self._show_outputs()
         self._let_go()
         sources = tuple(source.id for source in self._run.sources)
-        self._publish(Pack(self._shard.number, sources, packed))
+        self._shard.volume.publish(Pack(self._shard.number, sources, packed))
 
     def _show_outputs(self) -> tuple[Packed, ...]:
         """Let the index name the copies."""
@@ -252,11 +255,3 @@ class Packing:
         with shard.lock:
             for source in self._run.sources:
                 store.remove(source)
-
-    def _publish(self, change: Pack | Incarnate) -> None:
-        try:
-            self._shard.volume.publish(change)
-        except SiltstoneError as error:
-            # The medium may or may not have it, and says the same either way: but which journals there are is unknown.
-            self._shard.refuse(error.to_keep())
-            raise

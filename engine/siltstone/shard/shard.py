@@ -107,10 +107,10 @@ class Shard:
         except BaseException as error:
             # What the journal did not take is told by its error; what it took must also be in the index.
             if journal.writer.position != before:
-                self.broken = self._interrupted(error)
+                self.broken = self.interrupted(error)
             raise
 
-    def _interrupted(self, error: BaseException | str) -> PoisonedError:
+    def interrupted(self, error: BaseException | str) -> PoisonedError:
         """The error of a shard that was stopped between two steps that belong together."""
         return PoisonedError(
             f"shard {self.number}: interrupted ({error!r}); close the store and open it again",
@@ -347,7 +347,7 @@ class Shard:
     def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
         """Let `fresh` take the writes of `old`, first in the superblock, then here."""
         # Nothing may be put to the old journal once the superblock closes it, wherever this is stopped.
-        before, self.broken = self.broken, self._interrupted("while it rolled")
+        before, self.broken = self.broken, self.interrupted("while it rolled")
         try:
             self.volume.publish(
                 Roll(
