@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -17,6 +19,8 @@ from siltstone.format.superblock import (
     Extent,
 )
 from siltstone.index.layout import JOURNALS_MAX
+from siltstone.shard import space
+from siltstone.shard.changes import TakeEmpty
 
 BLOCK = 64 * 1024
 
@@ -68,3 +72,27 @@ def test_a_shard_with_all_its_journals_survives_any_number_of_deaths(path, host,
                 put += 50
         store.flush()
         store._core.abandon()
+
+
+def test_journals_that_two_threads_add_get_numbers_of_their_own(path, host, monkeypatch):
+    """A spare is made ready for those who put while another journal is packed."""
+    create_settled(Medium(str(path)), host, shards=1)
+    store = open_settled(Medium(str(path)), host)
+    shard, backend = store._core.shards.group.shards[0], store._core.volume.backend
+    both, usual = threading.Barrier(2), backend.map
+
+    def map_together(offset, length):
+        # Both have chosen their number, and none has been attached.
+        both.wait(10)
+        return usual(offset, length)
+
+    extents = [space.taken_by(store._core.volume.publish(TakeEmpty(0, BLOCK)), 0) for _ in range(2)]
+    monkeypatch.setattr(backend, "map", map_together)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(shard.store.add, extents))
+    # The tally of each is its own.
+    numbers = shard.store._numbers
+    assert len(set(numbers.values())) == len(numbers) == 3
+    for extent in extents:
+        shard.store.remove(extent)
+    store._core.abandon()

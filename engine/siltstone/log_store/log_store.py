@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -93,6 +94,7 @@ class LogStore:
         )
         self._older = OlderViews(backend, uuid, types)
         self._hash_stores: list[Extent] = []  # newest first
+        self._numbering = threading.Lock()
         self._numbers: dict[int, int] = {}  # extent id to the journal's number in the index
         self._mirrors: dict[int, Mirror] = {}
         self._deletions: Deletions | None = None
@@ -140,10 +142,27 @@ class LogStore:
         :param number: which it has in the index; None: one that is free
         :param unread: nobody will replay it, so that each cluster is verified when it is first needed
         """
-        if number is None:
-            number = next((free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None)
-        if number is None:
-            raise LogStoreFullError(f"a shard has {JOURNALS_MAX} journals already", limit=JOURNALS_MAX)
+        number = self._number(extent, number)
+        try:
+            return self._attach(extent, number, unread=unread)
+        except BaseException:
+            self._mirrors.pop(extent.id, None)
+            del self._numbers[extent.id]
+            raise
+
+    def _number(self, extent: Extent, number: int | None) -> int:
+        """Give a journal a number of its own: a spare is made while another thread packs."""
+        with self._numbering:
+            if number is None:
+                number = next(
+                    (free for free in range(JOURNALS_MAX) if free not in self._numbers.values()), None
+                )
+            if number is None:
+                raise LogStoreFullError(f"a shard has {JOURNALS_MAX} journals already", limit=JOURNALS_MAX)
+            self._numbers[extent.id] = number
+            return number
+
+    def _attach(self, extent: Extent, number: int, *, unread: bool) -> Writable:
         view = self.backend.map(extent.offset, extent.length)
         mirror = None
         if view is None:
@@ -152,7 +171,6 @@ class LogStore:
                 region = self.mirrors.map(number, extent.length, writable=True)
             mirror = self._mirrors[extent.id] = Mirror(self.backend, extent, region)
             view = mirror.copy
-        self._numbers[extent.id] = number
         volume = self.uuid if unread else None
         self.index.attach(number, view, extent.offset, extent.id, extent.generation, volume)
         return mirror or self.backend
@@ -173,13 +191,15 @@ class LogStore:
 
     def remove(self, extent: Extent) -> None:
         """Forget a journal that no key points into; nothing where it was never added."""
-        number = self._numbers.pop(extent.id, None)
+        number = self._numbers.get(extent.id)
         if number is not None:
             self.index.detach(number)
         mirror = self._mirrors.pop(extent.id, None)
         if mirror is not None:
             # After the detach: a lookup that is still in it sees that the journal has changed.
             mirror.remove()
+        # Last: whoever adds another journal may take the number, and the mirror's place, from here on.
+        self._numbers.pop(extent.id, None)
 
     def target(self, extent: Extent) -> Writable:
         """Where the writer of a journal that was added writes."""
