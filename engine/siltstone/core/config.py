@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from siltstone.errors import ConfigError
 from siltstone.format.constants import ERASE_BLOCK_MIN
 from siltstone.format.superblock import SHARDS_MAX
-from siltstone.shard.merging import HASH_STORES_MAX, HASH_STORES_MAX_DEFAULT
+from siltstone.shard.merging import HASH_STORES_KEPT_MAX, HASH_STORES_MAX_DEFAULT
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -82,7 +82,7 @@ class StoreSection(_Section):
     read_only: bool = False
     index_memory: Size = 256 << 20
     on_full: Literal["merge", "drop_oldest"] = "merge"
-    hash_stores_max: Annotated[int, Field(ge=1, le=HASH_STORES_MAX)] = HASH_STORES_MAX_DEFAULT
+    hash_stores_max: Annotated[int, Field(ge=1, le=HASH_STORES_KEPT_MAX)] = HASH_STORES_MAX_DEFAULT
     missing_types: Literal["read_only", "refuse"] = "read_only"
 
 

@@ -13,7 +13,7 @@ from siltstone.format.constants import ERASE_BLOCK_DEFAULT
 from siltstone.format.superblock import SHARDS_MAX
 from siltstone.plugin.host import PluginHost
 from siltstone.plugin.hosting import WorkerOptions
-from siltstone.shard.merging import HASH_STORES_MAX, HASH_STORES_MAX_DEFAULT
+from siltstone.shard.merging import HASH_STORES_KEPT_MAX, HASH_STORES_MAX_DEFAULT
 from siltstone.volume.ports import Ports
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class StoreOptions:
             'must be "merge" or "drop_oldest"',
         )
         _check(
-            1 <= self.hash_stores_max <= HASH_STORES_MAX,
+            1 <= self.hash_stores_max <= HASH_STORES_KEPT_MAX,
             "hash_stores_max",
             self.hash_stores_max,
-            f"must be 1 to {HASH_STORES_MAX}",
+            f"must be 1 to {HASH_STORES_KEPT_MAX}",
         )
         _check(
             self.missing_types in ("read_only", "refuse"),

@@ -1,6 +1,7 @@
 """The shape of an index, for those who provide its memory."""
 
 JOURNALS_MAX = JOURNALS
+HASH_STORES_MAX = OLDER_MAX
 JOURNAL_BYTES_MAX = 1 << OFFSET_BITS
 #: bytes of a slot, for formulas
 SLOT_BYTES = 8

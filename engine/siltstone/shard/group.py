@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
@@ -12,7 +13,7 @@ from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import checkpoint_group, is_due, snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
-from siltstone.shard.merging import OnFull, choose_merge, drop_oldest, merge_hash_stores
+from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_hash_stores
 from siltstone.shard.packing import Packing, Run, worth_packing
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
@@ -55,7 +56,8 @@ class ShardGroup:
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
         self._pack_lock = threading.Lock()
-        self._pause_until = float("-inf")
+        #: until when what failed rests, by what it is and the shard
+        self._paused: dict[tuple[str, int], float] = {}
 
     # ---- writing
 
@@ -211,38 +213,42 @@ class ShardGroup:
     # ---- housekeeping
 
     def tick(self) -> None:
-        """Do what is due: idle notes, spare journals, packing, checkpoints.
+        """Do what is due: idle notes, spares, packing, incarnation, merges, checkpoints. Called from time to time by
+        whoever keeps the clock.
 
-        Called from time to time by whoever keeps the clock.
+        What fails rests for a while; what else is due, and other shards, do not wait for that.
         """
         now = self.volume.ports.clock()
-        if self.volume.poisoned is not None or now < self._pause_until:
-            return
         shards = list(self.shards.values())
+        idle = [shard for shard in shards if shard.is_idle(now)]
+        if idle:
+            self._attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
+        for shard in shards:
+            if shard.wants_spare():
+                self._attempt("spare", shard.number, now, shard.make_spare)
+        for shard in shards:
+            self._attempt("pack", shard.number, now, partial(self.pack, shard))
+            if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
+                self._attempt("incarnate", shard.number, now, partial(self.incarnate, shard))
+            self._attempt("merge", shard.number, now, partial(self._limit, shard))
+            self._attempt("load", shard.number, now, shard.store.load_rest)
+            if is_due(shard):
+                self._attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
+
+    def _attempt(self, what: str, shard: int, now: float, action: Callable[[], object]) -> None:
+        """Do what is due, unless it failed a moment ago."""
+        if self.volume.poisoned is not None or now < self._paused.get((what, shard), now):
+            return
         try:
-            idle = [shard for shard in shards if shard.is_idle(now)]
-            if idle:
-                self.flush(only=idle, note=True)
-            for shard in shards:
-                if shard.wants_spare():
-                    shard.make_spare()
-            for shard in shards:
-                self.pack(shard)
-                if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
-                    self.incarnate(shard)
-                self._limit(shard)
-            for shard in shards:
-                shard.store.load_rest()
-                if is_due(shard):
-                    self.checkpoint([shard])
+            action()
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
-            self._pause_until = now + _PAUSE_SECONDS
+            self._paused[what, shard] = now + _PAUSE_SECONDS
         except Exception as error:  # noqa: BLE001 - it runs unattended, and those who put get their own errors
             # Its text: a log record that keeps the error keeps frames, and with them the store.
             _log.warning("housekeeping: %s", repr(error))
-            self._pause_until = now + _PAUSE_SECONDS
+            self._paused[what, shard] = now + _PAUSE_SECONDS
 
     def pack(self, shard: Shard) -> bool:
         """Pack journals of a shard that are more than half dead; False where there are none.
@@ -266,6 +272,12 @@ class ShardGroup:
         oldest = choose_oldest(shard)
         if oldest is None:
             return False
+        # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
+        if self.on_full.drops_oldest:
+            while len(shard.store.hash_stores) >= self.on_full.hash_stores_max:
+                drop_oldest(shard)
+        while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
+            pass
         Incarnation(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
         _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
         return True
@@ -273,13 +285,16 @@ class ShardGroup:
     def merge(self, shard: Shard, *, everything: bool = False) -> bool:
         """Merge hash stores of a shard, those of one size or everything; False where there is nothing to merge."""
         with self._pack_lock:
-            stores = shard.store.hash_stores
-            sources = stores if everything and len(stores) > 1 else choose_merge(stores)
-            if not sources:
-                return False
-            merge_hash_stores(shard, sources)
-            _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
-            return True
+            return self._merge(shard, everything=everything)
+
+    def _merge(self, shard: Shard, *, everything: bool) -> bool:
+        stores = shard.store.hash_stores
+        sources = stores if everything and len(stores) > 1 else choose_merge(stores)
+        if not sources:
+            return False
+        merge_hash_stores(shard, sources)
+        _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
+        return True
 
     def drop_oldest(self, shard: Shard) -> bool:
         """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""

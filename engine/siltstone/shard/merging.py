@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from siltstone.hash_store.merging import merge
+from siltstone.index.layout import HASH_STORES_MAX
 from siltstone.shard.changes import Merge
 from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_back, switching
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: hash stores of a shard in a window over the newest records, unless told otherwise
 HASH_STORES_MAX_DEFAULT: Final = 16
 #: as many as an index can list, but for some that come before the oldest go
-HASH_STORES_MAX: Final = 48
+HASH_STORES_KEPT_MAX: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class OnFull:
 
 #: so many neighbours of one size are merged
 TIER_WIDTH = 4
+#: where a shard has so many, some are merged before there is one more; a whole one has three of a size
+MANY = HASH_STORES_MAX // 2
 #: hash stores of up to so many bytes are all of the lowest size
 _LOWEST_BYTES = 1 << 20
 
@@ -56,12 +59,16 @@ def tier(length: int) -> int:
 def choose_merge(newest_first: Sequence[Extent]) -> tuple[Extent, ...]:
     """Neighbours that are to be merged, newest first; () where none are.
 
-    The newest ones of one size, where they are enough; and with them any that are larger and newer, which only
-    hostile sizes would make.
+    The newest ones of one size, where they are enough; an older one that is smaller counts as large as those that
+    are newer. So there are never more than TIER_WIDTH - 1 of a size, whatever sizes come in whatever order.
     """
-    for end in range(TIER_WIDTH, len(newest_first) + 1):
-        run = newest_first[end - TIER_WIDTH : end]
-        if len({tier(extent.length) for extent in run}) == 1:
+    size = 0
+    run: list[Extent] = []
+    for extent in newest_first:
+        if tier(extent.length) > size:
+            size, run = tier(extent.length), []
+        run.append(extent)
+        if len(run) == TIER_WIDTH:
             return tuple(run)
     return ()
 

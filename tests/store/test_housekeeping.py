@@ -1,0 +1,101 @@
+"""What housekeeping does by itself: no failure stops it for others, and hash stores do not become many."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+from store_faults import Faults, input_output_error
+from store_media import Medium, create_settled, open_settled
+from store_records import assert_holds, rows
+
+from siltstone.errors import DamageError, SiltstoneError
+from siltstone.index.layout import HASH_STORES_MAX
+from siltstone.shard.merging import MANY, TIER_WIDTH, choose_merge, tier
+
+
+def freeze(store):
+    group = store._core.shards.group
+    for shard in group.shards.values():
+        with group._flush_lock:
+            shard.freeze()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hash_stores_of_any_sizes_in_any_order_stay_few(seed):
+    chance = random.Random(seed)
+    sizes = [[1 << 20, 1 << 26], [1 << 16], [1 << 30, 1 << 20, 1 << 24], None][seed % 4]
+    stores = []
+    for _ in range(500):
+        length = chance.choice(sizes) if sizes else 1 << chance.randrange(16, 27)
+        stores.insert(0, SimpleNamespace(length=length))
+        while run := choose_merge(stores):
+            at = stores.index(run[0])
+            assert stores[at : at + len(run)] == list(run)
+            # Overwritten or deleted, some of it is gone.
+            length = int(sum(each.length for each in run) * chance.uniform(0.2, 1))
+            stores[at : at + len(run)] = [SimpleNamespace(length=length)]
+        levels = 1 + tier(max(each.length for each in stores))
+        assert len(stores) <= (TIER_WIDTH - 1) * levels < MANY
+
+
+def test_who_incarnates_faster_than_housekeeping_merges_goes_on(path, host):
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host) as store:
+        group = store._core.shards.group
+        for number in range(HASH_STORES_MAX + 10):
+            store.put_many(*rows(range(10 * number, 10 * number + 10)))
+            freeze(store)
+            assert group.incarnate(group.shards[0])
+            assert len(group.shards[0].store.hash_stores) <= MANY
+        assert_holds(store, range(10 * HASH_STORES_MAX + 100))
+
+
+def test_a_damaged_journal_does_not_keep_other_shards_from_being_tidied(path, host):
+    faults = Faults()
+    create_settled(Medium(str(path)), host, shards=3)
+    with open_settled(Medium(f"faulty:{path}"), faults.host()) as store:
+        group = store._core.shards.group
+        store.put_many(*rows(range(3000)))
+        freeze(store)
+        store.put_many(*rows(range(1000, 3000), version=1))
+        before = {number: store._core.volume.superblock.journals(number) for number in group.shards}
+        bad = before[0][0]
+
+        def unreadable(_inner, offset, length):
+            if bad.offset < offset + length and offset < bad.stop:
+                raise input_output_error("read", offset, length)
+
+        faults.read = unreadable
+        group.tick()
+        superblock = store._core.volume.superblock
+        assert superblock.journals(0) == before[0]
+        for number in (1, 2):
+            assert superblock.journals(number) != before[number]
+        # Whoever asks is told.
+        with pytest.raises(SiltstoneError, match="EIO"):
+            store.pack()
+        assert_holds(store, range(1000))
+
+
+def test_what_fails_for_ever_rests_and_the_rest_of_its_shard_is_tidied(path, host, monkeypatch, caplog):
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host) as store:
+        group = store._core.shards.group
+        for number in range(TIER_WIDTH):
+            store.put_many(*rows(range(10 * number, 10 * number + 10)))
+            freeze(store)
+            group.incarnate(group.shards[0])
+        asked = []
+
+        def damaged(shard):
+            asked.append(shard)
+            raise DamageError("a journal", journal=1, cluster=0, offset=0)
+
+        monkeypatch.setattr(group, "pack", damaged)
+        for _tick in range(5):
+            group.tick()
+        assert len(asked) == 1
+        assert len(group.shards[0].store.hash_stores) == 1
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
