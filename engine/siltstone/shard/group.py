@@ -276,8 +276,9 @@ class ShardGroup:
         if self.on_full.drops_oldest:
             while len(shard.store.hash_stores) >= self.on_full.hash_stores_max:
                 drop_oldest(shard)
-        while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
-            pass
+        else:
+            while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
+                pass
         Incarnation(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
         _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
         return True

@@ -1,0 +1,119 @@
+"""Changes of the superblock that make and merge hash stores, and what of them is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from test_shard_changes import BASE, BLOCK, END, FIRST, NOT_CLOSED, VOLUME, changed, extent
+
+from siltstone.errors import StateError
+from siltstone.format.superblock import ACTIVE, CLOSED, EMPTY, KIND_HASH_STORE, KIND_JOURNAL, Extent
+from siltstone.shard.changes import Filled, Incarnate, Merge, Packed
+
+#: the same with two hash stores of shard 0, one filled and one to be filled
+STORES = VOLUME.with_extents(
+    extent(9, 8, kind=KIND_HASH_STORE, shard=0, state=CLOSED, generation=7),
+    extent(10, 9, kind=KIND_HASH_STORE, shard=0, state=EMPTY, generation=8),
+)
+NOT_FILLING = [1, 2, 3, 4, 5, 6, 7, 8, 9, 99, 2**63]
+NOT_A_HASH_STORE = [1, 2, 3, 4, 5, 6, 7, 8, 10, 99, 2**63]
+
+REFUSED_WITH_STORES = [
+    *((f"incarnate-{number}", Incarnate(0, (number,), (), None)) for number in NOT_CLOSED),
+    *((f"incarnate-into-{number}", Incarnate(0, (1,), (), Filled(number, FIRST))) for number in NOT_FILLING),
+    ("incarnate-nothing", Incarnate(0, (), (), None)),
+    ("incarnate-into-more-than-it-has", Incarnate(0, (1,), (), Filled(10, 2 * FIRST))),
+    ("incarnate-into-a-part-of-a-block", Incarnate(0, (1,), (), Filled(10, 100))),
+    *((f"merge-{number}", Merge(0, (number,), None)) for number in NOT_A_HASH_STORE),
+    *((f"merge-into-{number}", Merge(0, (9,), Filled(number, FIRST))) for number in NOT_FILLING),
+    ("merge-nothing", Merge(0, (), None)),
+    ("merge-twice", Merge(0, (9, 9), None)),
+]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change for _name, change in REFUSED_WITH_STORES],
+    ids=[name for name, _change in REFUSED_WITH_STORES],
+)
+def test_a_change_of_hash_stores_that_are_not_the_shards_or_not_in_this_state_is_refused(change: Any) -> None:
+    with pytest.raises(StateError) as caught:
+        change(STORES)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_hash_store_takes_the_place_of_journals_and_keeps_what_it_needs() -> None:
+    found = changed(Incarnate(0, (1,), (), Filled(10, BLOCK)), STORES)
+    assert [(each.id, each.order) for each in found.journals(0)] == [(2, 2)]
+    stores = [(each.id, each.order, each.length) for each in found.hash_stores(0)]
+    assert stores == [(9, 0, FIRST), (10, 1, BLOCK)]
+    assert found.extents[-1] == Extent(20, BASE + 9 * FIRST + BLOCK, FIRST - BLOCK)
+
+
+def test_a_merged_hash_store_takes_the_place_of_its_sources() -> None:
+    assert [
+        (each.id, each.order) for each in changed(Merge(0, (9,), Filled(10, FIRST)), STORES).hash_stores(0)
+    ] == [(10, 0)]
+    assert changed(Merge(0, (9,), None), STORES).hash_stores(0) == []
+
+
+#: shard 0 has hash stores, closed journals, and what may take the place of some of them
+STORED = replace(
+    VOLUME,
+    extents=(
+        *(
+            extent(number, number, kind=KIND_HASH_STORE, order=number, state=CLOSED, generation=number)
+            for number in (1, 2, 3)
+        ),
+        *(
+            extent(number, number, kind=KIND_JOURNAL, order=number, state=CLOSED, generation=number, end=END)
+            for number in (4, 5, 6)
+        ),
+        extent(7, 7, kind=KIND_JOURNAL, order=7, state=ACTIVE, generation=7),
+        extent(8, 8, kind=KIND_JOURNAL, state=EMPTY, generation=8),
+        extent(9, 9, kind=KIND_HASH_STORE, state=EMPTY, generation=8),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Incarnate(0, (), (), Filled(9, FIRST)),
+        Incarnate(0, (5,), (), Filled(9, FIRST)),
+        Incarnate(0, (4, 6), (), Filled(9, FIRST)),
+        Incarnate(0, (5,), (), Filled(9, FIRST), (6,)),
+        Incarnate(0, (6,), (), Filled(9, FIRST), (4,)),
+        Incarnate(0, (4,), (), Filled(9, FIRST), (4,)),
+        Incarnate(0, (4, 5, 6, 7), (), Filled(9, FIRST)),
+        Incarnate(0, (4,), (), Filled(8, FIRST)),
+        Incarnate(0, (4,), (), Filled(1, FIRST)),
+        Incarnate(1, (4,), (), Filled(9, FIRST)),
+        Merge(0, (), Filled(9, FIRST)),
+        Merge(0, (1, 3), Filled(9, FIRST)),
+        Merge(0, (1, 1), Filled(9, FIRST)),
+        Merge(0, (1, 4), Filled(9, FIRST)),
+        Merge(0, (1, 2), Filled(8, FIRST)),
+        Merge(0, (1, 2), Filled(3, FIRST)),
+        Merge(0, (1, 9), None),
+        Merge(1, (1, 2), Filled(9, FIRST)),
+    ],
+    ids=str,
+)
+def test_only_neighbours_become_a_hash_store_and_only_what_is_filled_takes_their_place(change: Any) -> None:
+    with pytest.raises(StateError):
+        changed(change, STORED)
+
+
+@pytest.mark.parametrize(
+    ("sources", "passed"), [((4,), ()), ((4, 5), ()), ((5,), (4,)), ((5, 6), (4,)), ((6,), (4, 5))]
+)
+def test_what_is_incarnated_is_the_oldest_but_for_journals_that_were_passed(
+    sources: tuple[int, ...], passed: tuple[int, ...]
+) -> None:
+    found = changed(Incarnate(0, sources, (Packed(8, END),), Filled(9, FIRST), passed), STORED)
+    assert [each.id for each in found.hash_stores(0)] == [1, 2, 3, 9]
+    left = [number for number in (4, 5, 6) if number not in (*sources, *passed)]
+    assert [each.id for each in found.journals(0)] == [*passed, 8, *left, 7]
