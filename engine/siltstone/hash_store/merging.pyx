@@ -7,10 +7,11 @@ from libc.string cimport memcpy
 import numpy as np
 
 from siltstone.format.kernels cimport load_be16
+from siltstone.hash_store.older cimport Older, OlderStores, find_older
 from siltstone.hash_store.order cimport hash_of
 from siltstone.hash_store.page cimport (
     COUNT_AT, FIRST_RECORD_PAGE, PAGE, RECORD_PART, USED_AT, compare_keys, holds_records, is_sealed)
-from siltstone.hash_store.search cimport Store, page_at
+from siltstone.hash_store.search cimport KEY_ABSENT, KEY_PRESENT, Held, Store, is_tombstone, page_at
 from siltstone.hash_store.view cimport HashStoreView
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport ENTRY_MAX, TYPE_DELETE
@@ -34,6 +35,7 @@ cdef struct Work:
     Py_ssize_t room
     Py_ssize_t size         # of what was written
     bint drop_deletes
+    Older *below            # older stores that stay, or NULL
     uint32_t where          # the cursor that is read, for an error
     bint damaged
 
@@ -91,6 +93,17 @@ cdef inline int compare(Cursor *a, Cursor *b) noexcept nogil:
     return compare_keys(&a.store.keys, a.copy + a.at, b.copy + b.at)
 
 
+cdef bint is_needed(Work *work, const uint8_t *tombstone, uint64_t hashed) noexcept nogil:
+    """Whether a tombstone that hid a put of its key here hides another one below."""
+    cdef uint8_t entry[256]
+    cdef uint32_t which, cluster
+    cdef Held held
+    if work.below == NULL:
+        return True
+    held = find_older(work.below, hashed, tombstone[2], tombstone + 3, tombstone[0] - 3, entry, &which, &cluster)
+    return held != KEY_ABSENT and not (held == KEY_PRESENT and is_tombstone(entry))
+
+
 cdef void begin_guarded(void *argument) noexcept nogil:
     cdef Work *work = <Work *>argument
     for work.where in range(work.count):
@@ -125,7 +138,9 @@ cdef void merge_guarded(void *argument) noexcept nogil:
             return
         entry = newest.copy + newest.at
         memcpy(wanted, entry, entry[0])
-        if not (work.drop_deletes and wanted[1] == TYPE_DELETE):
+        # Each tombstone that is kept stands for one put below: who counts keys goes by that.
+        if wanted[1] != TYPE_DELETE or not (
+                work.drop_deletes or (not alone and not is_needed(work, wanted, newest.hashed))):
             memcpy(work.out + work.size, wanted, wanted[0])
             work.size += wanted[0]
         if not alone:
@@ -147,13 +162,14 @@ cdef class Merging:
     """Where a merge stands: a cursor in each store."""
 
     cdef list views
+    cdef OlderStores below
     cdef Cursor *cursors
     cdef Work work
 
     def __cinit__(self):
         self.cursors = NULL
 
-    def __init__(self, views, bint drop_deletes):
+    def __init__(self, views, bint drop_deletes, OlderStores below):
         cdef HashStoreView view
         cdef HashStoreView first
         self.views = list(views)
@@ -171,6 +187,8 @@ cdef class Merging:
             self.cursors[i].entries = view.header.entries
         self.work.cursors, self.work.count = self.cursors, <uint32_t>len(self.views)
         self.work.drop_deletes = drop_deletes
+        self.below = below
+        self.work.below = NULL if below is None else &below.older
         self.run(begin_guarded)
 
     def __dealloc__(self):
@@ -199,7 +217,7 @@ cdef class Merging:
         return self.work.size
 
 
-def merge(views, *, bint drop_deletes=False, Py_ssize_t chunk_bytes=1 << 20):
+def merge(views, *, bint drop_deletes=False, OlderStores below=None, Py_ssize_t chunk_bytes=1 << 20):
     """Yield the newest entry of each key of some hash stores in chunks of packed entries, in ascending order.
 
     Each chunk is an array (n,) of uint8, n at most `chunk_bytes`, and the caller's own. It takes a chunk and about
@@ -208,10 +226,12 @@ def merge(views, *, bint drop_deletes=False, Py_ssize_t chunk_bytes=1 << 20):
 
     :param views: HashStoreViews with the same types and secret, the newest first; kept until the end
     :param drop_deletes: leave tombstones out, where nothing older than these stores is kept anywhere
+    :param below: the older stores that stay: a tombstone that hid a put in `views` goes unless it hides one there, so
+        that each that is kept stands for one put below it. Without them all are kept
     """
     if chunk_bytes < ENTRY_MAX:
         raise ValueError(f"chunks of {chunk_bytes} bytes: an entry may have {ENTRY_MAX}")
-    merging = Merging(views, drop_deletes)
+    merging = Merging(views, drop_deletes, below)
     while True:
         chunk = np.empty(chunk_bytes, np.uint8)
         size = merging.fill(chunk)

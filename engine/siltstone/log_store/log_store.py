@@ -12,6 +12,7 @@ from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.kernels import split_entries
 from siltstone.format.seal import Position, seals_of
+from siltstone.hash_store.older import OlderStores
 from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
@@ -285,6 +286,11 @@ class LogStore:
     def open_hash_store(self, extent: Extent) -> HashStoreView:
         """One hash store by itself, whether lookups go on in it or not."""
         return self._older.view(listed([extent])[0])
+
+    def older_than(self, extent: Extent) -> OlderStores:
+        """Those that are older than one of those that lookups go on in."""
+        below = self._hash_stores.index(extent) + 1
+        return OlderStores(self.index.older.views[below:])
 
     def contains_many(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Which of the (n, size) keys are here, as (n,) bool."""

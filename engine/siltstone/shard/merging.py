@@ -86,7 +86,7 @@ def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
     unflushed = Unflushed(shard.volume)
     merged = fill_hash_store(
         shard,
-        merge(views, drop_deletes=drop_deletes),
+        merge(views, drop_deletes=drop_deletes, below=store.older_than(sources[-1])),
         sum(view.header.entries for view in views),
         sum(view.header.entry_bytes for view in views),
         max((view.header.largest_entry for view in views), default=0) or 2,

@@ -1,0 +1,69 @@
+"""len(store): at most, never fewer than there are, however puts and deletions lie over each other in hash stores."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from store_media import Medium, create_settled, open_settled
+from store_records import hashes, rows
+
+from siltstone.shard import merging
+
+
+@pytest.fixture
+def store(path, host):
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host) as opened:
+        yield opened
+
+
+def incarnate(store):
+    group = store._core.shards.group
+    with group._flush_lock:
+        group.shards[0].freeze()
+    return group.incarnate(group.shards[0])
+
+
+def merge(store, first, last):
+    shard = store._core.shards.group.shards[0]
+    merging.merge_hash_stores(shard, shard.store.hash_stores[first:last])
+
+
+def test_deletions_that_are_merged_without_the_oldest_count_once(store):
+    for _ in range(2):
+        store.put_many(*rows(range(100)))
+        incarnate(store)
+        store.delete_many(hashes(range(100)))
+        incarnate(store)
+    assert len(store) == 0
+    merge(store, 0, 2)
+    assert len(store) == 0
+    merge(store, 0, 2)
+    assert len(store) == 0
+    assert not store.get_many(hashes(range(100)))[0].any()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_merges_of_neighbours_never_count_too_few(store, seed):
+    chance = random.Random(seed)
+    held: set[int] = set()
+    for _step in range(60):
+        keys = chance.sample(range(30), chance.randrange(1, 15))
+        what = chance.random()
+        if what < 0.3:
+            store.put_many(*rows(keys))
+            held |= set(keys)
+        elif what < 0.6:
+            store.delete_many(hashes(keys))
+            held -= set(keys)
+        elif what < 0.8:
+            incarnate(store)
+        else:
+            count = len(store._core.shards.group.shards[0].store.hash_stores)
+            first = chance.randrange(count + 1)
+            last = chance.randrange(first, count + 1)
+            if last > first:
+                merge(store, first, last)
+        assert len(store) >= len(held)
+        assert set(store.get_many(hashes(range(30)))[0].nonzero()[0].tolist()) == held
