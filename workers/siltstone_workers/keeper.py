@@ -235,6 +235,7 @@ class Keeper:
             # The barrier first: what the dead process left in the caches must not vanish after it was read.
             volume.flush()
             volume.begin_epoch(self.shards)
+            self.place.forsake()
         self.ledgers = self.place.prepare()
         place = self.place
         process = WorkerProcess(self.number, household.deadline, place.inherited(), self.ledgers, place.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from siltstone.index.layout import forsake
 from siltstone.index.pending import Pending
 from siltstone.index.view import IndexView
 from siltstone.log_store.older_views import OlderViews
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class WorkerPlace:
     """The place of worker `number` of `count`.
 
-    Each process gets fresh memory: readers of the one before finish in what that left.
+    Each process gets fresh memory: what the one before left is for readers who have begun, until the next begins.
     """
 
     def __init__(self, hosting: Hosting, number: int, count: int, handover: Handover) -> None:
@@ -50,6 +51,15 @@ class WorkerPlace:
         self._memory = WorkerMemory.share(sizes)
         types = hosting.opening.types
         return {shard: Ledger(shard, Pending(types, superblock.uuid)) for shard in self.shards}
+
+    def forsake(self) -> None:
+        """Let no lookup end in what the last process left, now that it is gone: journals and hash stores that are
+        named there may be given to others by the next one.
+        """
+        memory = self._memory
+        if memory is not None:
+            for place, size in enumerate(memory.sizes):
+                forsake(memory.map_index(place, writable=True), size.segments)
 
     def views(self) -> dict[int, IndexView]:
         """The indexes of the shards, to be read; once their worker has written them."""

@@ -103,11 +103,20 @@ cdef class IndexView(MappedIndex):
                     break
             if wait_a_moment(&waits):
                 return 0
-        # Another thread may have been faster.
         if self.open_older is None:
             raise ValueError(f"the index lists {len(listing)} hash stores, and this view was told of no way to open any")
-        if self.older is None or self.older.version != seen:
-            self.open_older(listing).attach(self, seen)
+        if self.older is not None and self.older.version == seen:
+            return 0
+        try:
+            opened = self.open_older(listing)
+        except Exception:
+            # What is listed no more may be given to somebody else and written over: that it is damaged is no news.
+            if unchanged(&listed.sequence, seen):
+                raise
+            return 0
+        # Another thread may have been faster, and have opened newer ones.
+        if unchanged(&listed.sequence, seen) and (self.older is None or self.older.version != seen):
+            opened.attach(self, seen)
             self.drop_replaced()
         return 0
 
