@@ -101,8 +101,9 @@ class Core:
         consumers = Consumers(self.host, provided)
         opening = OpenOptions(
             types=types,
+            # A deletion has the type where an entry has what stands before its key.
             key_entry_bytes=min(
-                (2 + offset + size for offset, size in keys.values()), default=ENTRY_SIZE_MAX
+                (2 + min(offset, 1) + size for offset, size in keys.values()), default=ENTRY_SIZE_MAX
             ),
             index_memory=self.options.index_memory,
             unreadable_is_torn=self.options.unreadable_is_torn,

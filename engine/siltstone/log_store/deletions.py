@@ -52,6 +52,11 @@ class Deletions:
             index.remember(run.journal, run.stream[entry_mask(run.stream, held)], run.positions[held])
 
 
+def count_deletions(stream: NDArray[np.uint8]) -> int:
+    """How many of some packed entries delete."""
+    return int(np.count_nonzero(stream[entry_starts(stream) + 1] == TYPE_DELETE))
+
+
 def entry_starts(stream: NDArray[np.uint8]) -> NDArray[np.uint32]:
     """Where each of some packed entries starts [bytes]."""
     starts = np.empty(len(stream) // 2, np.uint32)

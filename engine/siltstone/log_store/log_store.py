@@ -17,7 +17,7 @@ from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
 from siltstone.journal.log_reader import LogReader
-from siltstone.log_store.deletions import Deletions
+from siltstone.log_store.deletions import Deletions, count_deletions
 from siltstone.log_store.mirror import Mirror
 from siltstone.log_store.older_views import OlderViews, listed
 
@@ -128,6 +128,10 @@ class LogStore:
                 f" {records} more do not fit: open the store with a larger index_memory",
                 limit=self.size.records,
             )
+
+    def slots_for(self, stream: NDArray[np.uint8], records: int) -> int:
+        """Slots that a batch of at most `records` new keys may take: deletions may have to be remembered."""
+        return records + count_deletions(stream) if self._hash_stores else records
 
     @property
     def memory(self) -> int:
@@ -292,17 +296,20 @@ class LogStore:
         below = self._hash_stores.index(extent) + 1
         return OlderStores(self.index.older.views[below:])
 
-    def contains_many(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which of the (n, size) keys are here, as (n,) bool."""
+    def contains_many(self, kind: int, keys: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int]:
+        """Which of the (n, size) keys are here, as (n,) bool; how many of those in hash stores alone, so that a
+        deletion takes room in the index.
+        """
         states = self.index.states_of(kind, keys)
         found: NDArray[np.bool_] = states == PUT
+        indexed = int(found.sum())
         # Newest first: the first store that knows anything of a key decides.
         left = np.flatnonzero(states == ABSENT)
         for view in () if self.index.older is None else self.index.older.views:
             known, _entries = view.find_many(kind, np.ascontiguousarray(keys[left]), 1)
             found[left[known == FOUND]] = True
             left = left[known == NOT_FOUND]
-        return found
+        return found, int(found.sum()) - indexed
 
     def drop(self, stream: NDArray[np.uint8], places: NDArray[uint64]) -> int:
         """Take entries out of the index; see :meth:`siltstone.index.table.LogIndex.drop`."""

@@ -74,15 +74,16 @@ class ShardGroup:
         for number, (stream, records) in streams.items():
             shard = self._shard(number)
             while True:
+                slots = shard.store.slots_for(stream, records)
                 try:
-                    shard.append(stream, records)
+                    shard.append(stream, slots)
                     if shard.wants_spare():
                         self._wake()
                     break
                 except JournalFullError:
                     self._roll(shard, stream)
                 except LogStoreFullError:
-                    if not self._make_index_room(shard, records):
+                    if not self._make_index_room(shard, slots):
                         raise
 
     def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
@@ -95,7 +96,11 @@ class ShardGroup:
             return False
         ((number, (stream, records)),) = streams.items()
         shard = self._shard(number)
-        if not shard.try_append(stream, records):
+        try:
+            if not shard.try_append(stream, shard.store.slots_for(stream, records)):
+                return False
+        except LogStoreFullError:
+            # Room can be made, which takes a while.
             return False
         if shard.wants_spare():
             self._wake()
@@ -111,6 +116,9 @@ class ShardGroup:
                 return shard.delete(kind, keys)
             except JournalFullError:
                 self._roll(shard, stream)
+            except LogStoreFullError:
+                if not self._make_index_room(shard, len(keys)):
+                    raise
 
     def _shard(self, number: int) -> Shard:
         self._check_open()

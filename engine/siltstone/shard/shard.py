@@ -121,13 +121,13 @@ class Shard:
     def delete(self, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Append a DELETE for each of the (n, size) keys that is here, as one batch; which were.
 
-        JournalFullError as in :meth:`append`.
+        JournalFullError as in :meth:`append`; LogStoreFullError where the index has no room to remember them.
         """
         with self.lock:
             self._writable()
-            found = self.store.contains_many(kind, keys)
+            found, remembered = self.store.contains_many(kind, keys)
             if found.any():
-                self._append(delete_stream(kind, keys[found]), 0)
+                self._append(delete_stream(kind, keys[found]), remembered)
             return found
 
     def refuse(self, error: SiltstoneError) -> None:
