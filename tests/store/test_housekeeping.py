@@ -99,3 +99,32 @@ def test_what_fails_for_ever_rests_and_the_rest_of_its_shard_is_tidied(path, hos
         assert len(asked) == 1
         assert len(group.shards[0].store.hash_stores) == 1
         assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_an_index_that_fills_from_one_journal_is_incarnated_before_anybody_waits_for_it(path, host):
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host, index_memory=1 << 20) as store:
+        shard = store._core.shards.group.shards[0]
+        # A journal that takes more than the index does.
+        shard.make_spare(2000)
+        store.put_many(*rows(range(100)))
+        store.incarnate()
+        start = 100
+        while shard.store.slots <= shard.store.size.records * 0.75:
+            store.put_many(*rows(range(start, start + 4000)))
+            start += 4000
+        assert len(store._core.volume.superblock.journals(0)) == 1
+        store._core.shards.group.tick()
+        assert shard.store.slots == 0
+        assert_holds(store, range(start))
+
+
+def test_housekeeping_of_a_store_that_closes_says_nothing(path, host, caplog):
+    create_settled(Medium(str(path)), host, shards=1)
+    store = open_settled(Medium(str(path)), host, index_memory=1 << 20)
+    group = store._core.shards.group
+    store.put_many(*rows(range(80_000)))
+    group.end()
+    group.tick()
+    assert not caplog.records
+    store._core.abandon()

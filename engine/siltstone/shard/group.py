@@ -237,7 +237,7 @@ class ShardGroup:
         for shard in shards:
             self._attempt("pack", shard.number, now, partial(self.pack, shard))
             if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
-                self._attempt("incarnate", shard.number, now, partial(self.incarnate, shard))
+                self._attempt("incarnate", shard.number, now, partial(self._relieve, shard))
             self._attempt("merge", shard.number, now, partial(self._limit, shard))
             self._attempt("load", shard.number, now, shard.store.load_rest)
             if is_due(shard):
@@ -249,6 +249,9 @@ class ShardGroup:
             return
         try:
             action()
+        except ClosedError:
+            # Whoever closes does not wait for it.
+            return
         except (DiskFullError, LogStoreFullError):
             # Whoever puts until the journal is full is told; nothing is lost before.
             _log.debug("no space for a spare journal", exc_info=True)
@@ -270,6 +273,13 @@ class ShardGroup:
             Packing(shard, run, lambda: self.flush(only=[shard])).carry_out()
             _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
             return True
+
+    def _relieve(self, shard: Shard) -> None:
+        """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
+        if not self.incarnate(shard):
+            with self._flush_lock:
+                shard.freeze()
+            self.incarnate(shard)
 
     def incarnate(self, shard: Shard) -> bool:
         """Turn the oldest closed journals of a shard into a hash store; False where there are none."""

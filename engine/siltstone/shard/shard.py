@@ -1,6 +1,6 @@
 """One shard: appends to its active journal, keeps its index in step, rolls to the next journal.
 
-The lock order is: the group's flush lock, then a shard's lock, then the volume's. Readers take none.
+Lock order: the group's pack lock, its flush lock, the shard's spare lock or lock, the volume's. Readers take none.
 """
 
 from __future__ import annotations
