@@ -73,7 +73,11 @@ def seen_in(store: Store) -> State:
     found, physical, logical = store.get_many(HASHES)
     np.testing.assert_array_equal(logical[found], ~physical[found])
     assert not physical[~found].any()
-    assert len(store) == int(found.sum())
+    counted, held = len(store), int(found.sum())
+    if counted != held:
+        # What was put again since it was incarnated counts twice, until it is merged.
+        assert counted > held
+        assert "hash_store" in {extent.kind for extent in store.info().extents}
     return np.where(found, physical, np.uint64(0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import HealthCheck, settings
@@ -13,9 +14,48 @@ from store_model import HASHES, UNIVERSE, History, Operation, seen_in, shards_of
 
 import siltstone
 from siltstone import HashInfo
+from siltstone.plugin import Consumer, EntryType, hookimpl
 from siltstone.plugin.host import PluginHost
+from siltstone.shard.merging import merge_hash_stores
 
-PLUGINS = PluginHost.load(None)
+
+@dataclass(frozen=True)
+class Note:
+    """Has no key, and a number that rises."""
+
+    number: int
+
+
+class Notes:
+    """A plugin for notes, and a consumer that keeps their numbers."""
+
+    def __init__(self):
+        self.seen = []
+
+    @hookimpl
+    def siltstone_entry_types(self):
+        """Yield the one type."""
+        yield EntryType(
+            id=0x80,
+            name="note",
+            version=1,
+            record=Note,
+            encode=lambda note: note.number.to_bytes(8, "big"),
+            decode=lambda payload: Note(int.from_bytes(payload, "big")),
+        )
+
+    @hookimpl
+    def siltstone_consumers(self):
+        """Yield the one consumer."""
+        yield Consumer(name="notes", entry_types=frozenset({"note"}), consume=self.take)
+
+    def take(self, batch):
+        """Keep the numbers of some."""
+        self.seen += [int.from_bytes(payload, "big") for payload in batch.payloads]
+
+
+NOTES = Notes()
+PLUGINS = PluginHost.load(None, extra=[NOTES])
 
 #: a run of keys: where it starts and how long it is; a few keys, or enough to fill and roll a small journal
 runs = st.tuples(st.integers(0, UNIVERSE - 1), st.one_of(st.integers(1, 5), st.integers(1, 3000)))
@@ -30,11 +70,18 @@ class StoreMachine(RuleBasedStateMachine):
         self.path = self.ending.enter_context(quick_temporary_folder()) / "store.silt"
         self.history = History()
         self.number = 0
+        self.noted = self.flushed = 0
         self.store = self.open(shards=shards, erase_block=64 * 1024)
         self.shards = shards_of_keys(self.store)
 
     def open(self, **options):
-        return siltstone.open(self.path, plugins=PLUGINS, **options)
+        NOTES.seen.clear()
+        # The least that there is: some runs fill it.
+        store = siltstone.open(self.path, plugins=PLUGINS, index_memory=1 << 20, **options)
+        # Those that were flushed are all there, and no others but the first of the rest; in their order.
+        assert NOTES.seen == list(range(len(NOTES.seen)))
+        assert self.flushed <= len(NOTES.seen) <= self.noted
+        return store
 
     def teardown(self):
         if hasattr(self, "store"):
@@ -89,17 +136,54 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def flush(self):
         self.store.flush()
+        self.flushed = self.noted
         self.history.settle()
 
     @rule()
     def tick(self):
         self.store._core.shards.group.tick()
 
+    @rule()
+    def pack(self):
+        self.store.pack()
+
+    @rule()
+    def incarnate(self):
+        self.store.incarnate()
+        # Everything is merged: nothing is counted twice.
+        assert len(self.store) == np.count_nonzero(self.history.current())
+
+    @rule(shard=st.integers(0, 4))
+    def incarnate_some(self, shard):
+        """Leave hash stores over each other, as housekeeping does."""
+        group = self.store._core.shards.group
+        shard = group.shards[shard % len(group.shards)]
+        with group._flush_lock:
+            shard.freeze()
+        group.incarnate(shard)
+
+    @rule(shard=st.integers(0, 4), first=st.integers(0, 5), count=st.integers(1, 5))
+    def merge_some(self, shard, first, count):
+        group = self.store._core.shards.group
+        shard = group.shards[shard % len(group.shards)]
+        sources = shard.store.hash_stores[first : first + count]
+        with group._pack_lock:
+            if sources:
+                merge_hash_stores(shard, sources)
+
+    @rule(number=st.integers(1, 400))
+    def note(self, number):
+        """Entries without a key, between the others."""
+        for _ in range(number):
+            self.store.put(Note(self.noted))
+            self.noted += 1
+
     # ---- lives
 
     @rule()
     def reopen(self):
         self.store.close()
+        self.flushed = self.noted
         self.history.settle()
         self.store = self.open()
         assert self.store.info().clean
@@ -108,6 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
     def die(self):
         self.store._core.abandon()
         self.store = self.open()
+        self.flushed = self.noted = len(NOTES.seen)
         assert not self.store.info().clean
         self.history.settle_as(seen_in(self.store), self.shards)
 
