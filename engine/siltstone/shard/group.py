@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
-from siltstone.format.superblock import ACTIVE, CLOSED
+from siltstone.format.superblock import ACTIVE
+from siltstone.shard.attempts import Attempts
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import checkpoint_group, is_due, snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
-from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_hash_stores
+from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
 from siltstone.shard.packing import Packing, Run, worth_packing
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: part of its budget above which the oldest journals of an index are incarnated
 INCARNATE_ABOVE = 0.75
-#: seconds that housekeeping rests after it failed
-_PAUSE_SECONDS = 10.0
 
 
 class ShardGroup:
@@ -57,7 +56,7 @@ class ShardGroup:
         self._flush_lock = threading.Lock()
         self._pack_lock = threading.Lock()
         #: until when what failed rests, by what it is and the shard
-        self._paused: dict[tuple[str, int], float] = {}
+        self._attempts = Attempts(volume)
 
     # ---- writing
 
@@ -173,7 +172,7 @@ class ShardGroup:
                 continue
         # Of the shard that holds most: then the windows of all stay about as long.
         return self.on_full.drops_oldest and any(
-            self.drop_oldest(shard) for shard in sorted(shards, key=_closed_bytes, reverse=True)
+            self.drop_oldest(shard) for shard in sorted(shards, key=closed_bytes, reverse=True)
         )
 
     # ---- flushing
@@ -230,36 +229,18 @@ class ShardGroup:
         shards = list(self.shards.values())
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
-            self._attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
+            self._attempts.attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
         for shard in shards:
             if shard.wants_spare():
-                self._attempt("spare", shard.number, now, shard.make_spare)
+                self._attempts.attempt("spare", shard.number, now, shard.make_spare)
         for shard in shards:
-            self._attempt("pack", shard.number, now, partial(self.pack, shard))
+            self._attempts.attempt("pack", shard.number, now, partial(self.pack, shard))
             if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
-                self._attempt("incarnate", shard.number, now, partial(self._relieve, shard))
-            self._attempt("merge", shard.number, now, partial(self._limit, shard))
-            self._attempt("load", shard.number, now, shard.store.load_rest)
+                self._attempts.attempt("incarnate", shard.number, now, partial(self._relieve, shard))
+            self._attempts.attempt("merge", shard.number, now, partial(self._limit, shard))
+            self._attempts.attempt("load", shard.number, now, shard.store.load_rest)
             if is_due(shard):
-                self._attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
-
-    def _attempt(self, what: str, shard: int, now: float, action: Callable[[], object]) -> None:
-        """Do what is due, unless it failed a moment ago."""
-        if self.volume.poisoned is not None or now < self._paused.get((what, shard), now):
-            return
-        try:
-            action()
-        except ClosedError:
-            # Whoever closes does not wait for it.
-            return
-        except (DiskFullError, LogStoreFullError):
-            # Whoever puts until the journal is full is told; nothing is lost before.
-            _log.debug("no space for a spare journal", exc_info=True)
-            self._paused[what, shard] = now + _PAUSE_SECONDS
-        except Exception as error:  # noqa: BLE001 - it runs unattended, and those who put get their own errors
-            # Its text: a log record that keeps the error keeps frames, and with them the store.
-            _log.warning("housekeeping: %s", repr(error))
-            self._paused[what, shard] = now + _PAUSE_SECONDS
+                self._attempts.attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
 
     def pack(self, shard: Shard) -> bool:
         """Pack journals of a shard that are more than half dead; False where there are none.
@@ -409,10 +390,3 @@ class ShardGroup:
     def release(self) -> None:
         """Let go of the shards; whoever still calls gets ClosedError."""
         self.shards = {}
-
-
-def _closed_bytes(shard: Shard) -> int:
-    """Bytes of the closed journals and hash stores of a shard."""
-    superblock = shard.volume.superblock
-    extents = (*superblock.hash_stores(shard.number), *superblock.journals(shard.number))
-    return sum(extent.length for extent in extents if extent.state == CLOSED)

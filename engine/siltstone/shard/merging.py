@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.merging import merge
 from siltstone.index.layout import HASH_STORES_MAX
 from siltstone.shard.changes import Merge
@@ -121,3 +122,10 @@ def replace(shard: Shard, left: Sequence[Extent], sources: Sequence[Extent], mer
         with shard.lock:
             shard.store.show_hash_stores(left)
         shard.volume.publish(change)
+
+
+def closed_bytes(shard: Shard) -> int:
+    """Bytes of the closed journals and hash stores of a shard."""
+    superblock = shard.volume.superblock
+    extents = (*superblock.hash_stores(shard.number), *superblock.journals(shard.number))
+    return sum(extent.length for extent in extents if extent.state == CLOSED)
