@@ -10,14 +10,14 @@ import numpy as np
 
 from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
-from siltstone.format.kernels import split_entries
-from siltstone.format.seal import Position, seals_of
+from siltstone.format.seal import Position
 from siltstone.hash_store.older import OlderStores
 from siltstone.hash_store.view import FOUND, NOT_FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
 from siltstone.journal.log_reader import LogReader
 from siltstone.log_store.deletions import Deletions, count_deletions
+from siltstone.log_store.entries import entries_of
 from siltstone.log_store.mirror import Mirror
 from siltstone.log_store.older_views import OlderViews, listed
 
@@ -386,26 +386,3 @@ class LogStore:
             others(entries_of(data, last_used, skipped))
         if progress is not None:
             progress(len(data), entries)
-
-
-def entries_of(clusters: memoryview, last_used: int, skipped: int = 0) -> list[tuple[int, bytes]]:
-    """The entries of some verified clusters as (type, payload), in order.
-
-    Of the first cluster the first `skipped` bytes do not count, of the last one only `last_used` do.
-    """
-    found: list[tuple[int, bytes]] = []
-    seals = seals_of(clusters)
-    starts = np.empty(CLUSTER_SIZE // 2, np.uint32)
-    for number, seal in enumerate(seals):
-        used = int(seal["used"])
-        if number == len(seals) - 1:
-            used = min(used, last_used)
-        body = clusters[number * CLUSTER_SIZE :][:used]
-        if number == 0 and skipped:
-            body = body[skipped:]
-        count = split_entries(body, starts)
-        found.extend(
-            (body[start + 1], bytes(body[start + 2 : start + body[start]]))
-            for start in starts[:count].tolist()
-        )
-    return found
