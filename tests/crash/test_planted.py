@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import planted_faults as planted
 import pytest
@@ -11,11 +11,16 @@ import sector_battery as sectors
 import test_faults_at_the_end as faults
 import test_interrupts as interrupts
 from medium import LateInterrupt
-from order_battery import OrderBattery, workloads
+from order_battery import OrderBattery, base_image, workloads
 from recovery_battery import ROOMY, WORKLOADS, RecoveryBattery
 from recycle_battery import check_format, check_new_store, check_recycled
+from store_contents import contents
+from store_life import OPERATIONS, StoreLife
 
-from siltstone.errors import SiltstoneError
+from siltstone.errors import MediumError, SiltstoneError
+from siltstone.format.constants import ERASE_BLOCK_MIN
+from siltstone.shard import incarnation
+from siltstone.shard.filling import fill_hash_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +86,92 @@ def t7_new_store() -> None:
     check_new_store(300)
 
 
+#: bytes of space in which nothing is ever full
+AMPLE = 40 * ERASE_BLOCK_MIN
+#: three keys in a hash store, and one of them put again
+INCARNATED = ("append", "append", "append", "roll", "incarnate", "append")
+
+
+def t2_packing() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE)
+    battery.run(("append", "append", "append", "roll", "append", "pack"))
+    battery.run(("batch", "append", "roll", "pack"))
+    battery.run(("append", "roll", "delete", "roll", "pack newest", "kill"))
+
+
+def t2_incarnation() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE)
+    battery.run(("append", "roll", "incarnate"))
+    battery.run((*INCARNATED, "delete", "flush", "kill"))
+    battery.run((*INCARNATED, "roll", "incarnate", "merge"))
+
+
+def looked_at_in_every_step() -> None:
+    """What is there is found after each step in which an index and its hash stores change."""
+    image, told = base_image(room=AMPLE)
+    life = StoreLife(image, told)
+    life.open()
+    store = life.group.shards[0].store
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("show_hash_stores", "drop", "shrink", "show_end", "move", "remove"):
+            usual = getattr(store, name)
+
+            def step(*arguments: Any, usual: Callable[..., Any] = usual) -> Any:
+                answer = usual(*arguments)
+                expected = contents(life.given[0])
+                life._check_lookups(0, store, sorted(expected), expected)
+                return answer
+
+            patch.setattr(store, name, step)
+        for name in (*INCARNATED, "roll", "incarnate", "merge", "append", "roll", "pack"):
+            OPERATIONS[name](life)
+
+
+def deleted_while_it_is_incarnated() -> None:
+    """What is deleted while a hash store is filled is gone when that is listed."""
+    image, told = base_image(room=AMPLE)
+    life = StoreLife(image, told)
+    life.open()
+    for name in ("append", "append", "roll"):
+        OPERATIONS[name](life)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fill(*arguments: Any) -> Any:
+            life.delete()
+            return fill_hash_store(*arguments)
+
+        patch.setattr(incarnation, "fill_hash_store", fill)
+        life.incarnate()
+    life._check(0)
+
+
+def a_flush_fails_meanwhile() -> None:
+    """A flush for others fails while a hash store is filled, and the next one succeeds."""
+    image, told = base_image(room=AMPLE)
+    life = StoreLife(image, told)
+    life.open()
+    for name in ("append", "append", "roll"):
+        OPERATIONS[name](life)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def fill(*arguments: Any) -> Any:
+            filled = fill_hash_store(*arguments)
+            usual = life.medium.flush
+            patch.setattr(life.medium, "flush", failing_flush)
+            with pytest.raises(MediumError):
+                life.volume.flush(shared=True)
+            patch.setattr(life.medium, "flush", usual)
+            return filled
+
+        patch.setattr(incarnation, "fill_hash_store", fill)
+        with pytest.raises(MediumError):
+            life.incarnate()
+
+
+def failing_flush() -> None:
+    raise MediumError("EIO", operation="flush")
+
+
 def unreadable() -> None:
     faults.test_a_cluster_that_cannot_be_read_is_never_taken_for_the_end(5)
 
@@ -119,6 +210,15 @@ CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], .
     (planted.space_discarded_before_it_is_free, t4),
     (planted.a_format_that_zeroes_nothing, t7_format),
     (planted.a_format_with_the_old_uuid, t7_new_store),
+    (planted.packing_without_a_flush_of_what_replaced_it, t2_packing),
+    (planted.copies_published_before_they_are_flushed, t2_packing),
+    (planted.copies_published_before_they_are_flushed, t2_incarnation),
+    (planted.deletions_given_up_although_something_is_older, t2_packing),
+    (planted.the_index_lets_go_before_the_hash_store_is_listed, looked_at_in_every_step),
+    (planted.a_merge_that_keeps_the_oldest, t2_incarnation),
+    (planted.hash_stores_shown_after_the_replay, t2_incarnation),
+    (planted.deletions_forgotten_while_a_hash_store_is_made, deleted_while_it_is_incarnated),
+    (planted.a_failed_flush_of_others_forgotten, a_flush_fails_meanwhile),
 )
 
 
