@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import traceback
 
 import numpy as np
@@ -29,10 +30,25 @@ def say(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-def work(host: PluginHost, path: str, seed: int, first: int, shards: int, workers: int) -> None:
+def tidy(store: siltstone.Store) -> None:
+    """Incarnate, merge and pack without end, beside whoever puts."""
+    try:
+        while True:
+            store.incarnate()
+            store.pack()
+    except BaseException:  # noqa: BLE001 - the parent has to see it
+        traceback.print_exc()
+        os._exit(1)
+
+
+def work(
+    host: PluginHost, path: str, seed: int, first: int, shards: int, workers: int, *, tidied: bool
+) -> None:
     """Put, delete and flush until killed; operation n of a seed is always the same."""
     store = siltstone.open(path, shards=shards, erase_block=64 * 1024, workers=workers, plugins=host)
     say("opened")
+    if tidied:
+        threading.Thread(target=tidy, args=(store,), daemon=True).start()
     random = np.random.default_rng(seed)
     number = first
     while True:

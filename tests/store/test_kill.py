@@ -106,8 +106,15 @@ def operations(seed: int, first: int, count: int):
 def one_life(victim, history, path, chance, *, number, shards, workers):
     """Let a child work and kill it; the history then holds what was acknowledged, and the rest as pending."""
     seed, first = chance.getrandbits(32), number * 10_000
+    # Every other life it is incarnated, merged and packed all the time.
     pid = victim.start(
-        path=str(path), seed=seed, first=first, shards=shards, workers=workers, only_open=False
+        path=str(path),
+        seed=seed,
+        first=first,
+        shards=shards,
+        workers=workers,
+        only_open=False,
+        tidied=number % 2 == 1,
     )
     acknowledged = 0
     if chance.random() < 0.1:
