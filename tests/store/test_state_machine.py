@@ -203,6 +203,7 @@ class StoreMachine(RuleBasedStateMachine):
         with self.open(read_only=True) as store:
             np.testing.assert_array_equal(seen_in(store), self.history.base)
         self.store = self.open()
+        self.flushed = self.noted = len(NOTES.seen)
 
     @invariant()
     def shows_what_it_must(self):
