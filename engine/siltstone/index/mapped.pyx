@@ -155,9 +155,11 @@ cdef class MappedIndex:
         return 0
 
     cdef int renew_older(self) except -1:
-        """Open the hash stores that are listed, where they are others than a lookup found."""
-        # The writer's own change with the list.
-        return 0
+        """Open the hash stores that are listed, where they are others than a lookup found; False where whoever
+        changes the list does not come to the end of it.
+        """
+        # The writer's own change with the list, in another thread of this process.
+        return False
 
     cdef int drop_replaced(self) except -1:
         """Let go of views that no lookup can be reading any more."""

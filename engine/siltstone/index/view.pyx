@@ -102,23 +102,24 @@ cdef class IndexView(MappedIndex):
                 if unchanged(&listed.sequence, seen):
                     break
             if wait_a_moment(&waits):
-                return 0
+                # Whoever changes it does not come to the end: to wait again and again here helps nobody.
+                return False
         if self.open_older is None:
             raise ValueError(f"the index lists {len(listing)} hash stores, and this view was told of no way to open any")
         if self.older is not None and self.older.version == seen:
-            return 0
+            return True
         try:
             opened = self.open_older(listing)
         except Exception:
             # What is listed no more may be given to somebody else and written over: that it is damaged is no news.
             if unchanged(&listed.sequence, seen):
                 raise
-            return 0
+            return True
         # Another thread may have been faster, and have opened newer ones.
         if unchanged(&listed.sequence, seen) and (self.older is None or self.older.version != seen):
             opened.attach(self, seen)
             self.drop_replaced()
-        return 0
+        return True
 
 
 cdef class AwayIndex(MappedIndex):

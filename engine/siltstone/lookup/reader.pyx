@@ -349,8 +349,8 @@ cdef class Reader:
                 raise self.damage(query)
             if query.older == OTHER_STORES and maps < MAPS_MAX:
                 maps += 1
-                (<MappedIndex>self.indexes[query.shard]).renew_older()
-                continue
+                if (<MappedIndex>self.indexes[query.shard]).renew_older():
+                    continue
             if query.stop == UNMAPPED and maps < MAPS_MAX:
                 maps += 1
                 (<MappedIndex>self.indexes[query.shard]).map_again(query.journal)
