@@ -59,6 +59,9 @@ PLACES = st.one_of(
 @given(places=st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=40))
 @example(places=field(SEGMENTS_AT + 8, 0, 0, 0, 0))  # no buckets
 @example(
+    places=field(SEGMENTS_AT, 1) + field(SEGMENTS_AT + 20, 1)
+)  # one that waits for slots that nobody brings
+@example(
     places=field(SEGMENTS_AT - CLUSTER, 1) + field(SEGMENTS_AT + 8, 1, 0)
 )  # a list of stores amid a change
 @example(places=field(SEGMENTS_AT + 8, 255, 255, 255, 255))  # buckets far beyond the window

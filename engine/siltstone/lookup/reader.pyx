@@ -340,11 +340,13 @@ cdef class Reader:
                 raise MemoryError("no memory to look up pending entries")
             if query.stop == DAMAGED:
                 raise (<MappedIndex>self.indexes[query.shard]).damage(query.journal, query.cluster)
-            if query.stop == WAITS:
-                (<MappedIndex>self.indexes[query.shard]).load(query.journal)
-                continue
             if query.done > before:
                 before, maps = query.done, 0
+            # Where nobody brings segments back, one that waits is a writer that does not come to the end of a change.
+            if query.stop == WAITS and maps < MAPS_MAX and (<MappedIndex>self.indexes[query.shard]).loader is not None:
+                maps += 1
+                (<MappedIndex>self.indexes[query.shard]).load(query.journal)
+                continue
             if query.older == DAMAGED_STORE:
                 raise self.damage(query)
             if query.older == OTHER_STORES and maps < MAPS_MAX:
