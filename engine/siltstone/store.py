@@ -188,9 +188,9 @@ class Store:
     def incarnate(self) -> None:
         """Turn everything into hash stores, merged to one a shard, now; returns when it is done.
 
-        It is done by itself when the index reaches its budget; this waits for it, and takes memory to a byte and a
-        quarter a record. Flushes what was put before. DiskFullError where there is no space beside the old for the
-        new.
+        That is everything that was put before this call; what others put meanwhile may be left. It is done by itself
+        when the index reaches its budget; this waits for it, and takes memory to a byte and a quarter a record.
+        Flushes what was put before. DiskFullError where there is no space beside the old for the new.
         """
         self._writable(self._open()).tidy(incarnate=True)
 
@@ -259,7 +259,7 @@ class Store:
         return describe(self._open())
 
     def __len__(self) -> int:
-        """Keys in the store."""
+        """Keys in the store: exact until there are hash stores, then as docs/operating.md says."""
         return self._open().shards.records()
 
     def __repr__(self) -> str:

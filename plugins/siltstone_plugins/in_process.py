@@ -58,8 +58,9 @@ class InProcessHost(ShardHost):
         return self.group.delete(shard, kind, keys)
 
     def tidy(self, *, incarnate: bool) -> None:
-        while self.group.tidy(incarnate=incarnate):
-            pass
+        begin = True
+        while self.group.upkeep.tidy(incarnate=incarnate, begin=begin):
+            begin = False
 
     def flush(self) -> None:
         self.group.flush()

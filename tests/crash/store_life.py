@@ -337,7 +337,7 @@ class StoreLife:
     def checkpoint(self) -> None:
         """Write the index of every shard to the medium while the store is open; what it holds is durable then."""
         with in_small():
-            self.group.checkpoint(list(self.group.shards.values()))
+            self.group.upkeep.checkpoint(list(self.group.shards.values()))
         self.flushed = [len(given) for given in self.given]
         self._tell()
 

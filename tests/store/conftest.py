@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from store_faults import Faults, nothing
 from store_folders import quick_temporary_folder
+from store_media import Medium, create_settled, open_settled
 
+from siltstone.errors import SiltstoneError
 from siltstone.plugin.host import PluginHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from siltstone import Store
 
 # Loop devices, mounts and children are made in one place, beside the tests of the backends.
 sys.path.append(str(Path(__file__).parents[1] / "plugins"))
@@ -58,3 +64,21 @@ def quick_folder() -> Iterator[Path]:
     """A folder whose flushes cost little, where there is one: for tests that make many stores."""
     with quick_temporary_folder() as folder:
         yield folder
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """What the medium of `faulty_store` shall do."""
+    return Faults()
+
+
+@pytest.fixture
+def faulty_store(path: Path, host: PluginHost, faults: Faults) -> Iterator[Store]:
+    """A store of one shard whose housekeeping is done when the test says so."""
+    create_settled(Medium(str(path)), host, shards=1)
+    opened = open_settled(Medium(f"faulty:{path}"), faults.host())
+    yield opened
+    for hook in ("write", "flush", "discard", "grow"):
+        setattr(faults, hook, nothing)
+    with suppress(SiltstoneError):
+        opened.close()

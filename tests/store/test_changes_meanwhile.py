@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import pytest
-from store_faults import Faults, at_call, failing, nothing
+from store_faults import at_call, failing, nothing
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, digest, hashes, rows
 
@@ -15,20 +13,8 @@ from siltstone.format.superblock import KIND_HASH_STORE
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults()
-
-
-@pytest.fixture
-def store(path, host, faults):
-    """A store of one shard whose housekeeping is done when the test says so."""
-    create_settled(Medium(str(path)), host, shards=1)
-    opened = open_settled(Medium(f"faulty:{path}"), faults.host())
-    yield opened
-    for hook in ("write", "flush", "discard", "grow"):
-        setattr(faults, hook, nothing)
-    with contextlib.suppress(SiltstoneError):
-        opened.close()
+def store(faulty_store):
+    return faulty_store
 
 
 def once_written(store, faults, act):
@@ -51,7 +37,7 @@ def incarnate_once(store):
     group = store._core.shards.group
     with group._flush_lock:
         group.shards[0].freeze()
-    assert group.incarnate(group.shards[0])
+    assert group.upkeep.incarnate(group.shards[0])
 
 
 def test_what_is_deleted_while_it_is_incarnated_stays_deleted(path, store, faults):
@@ -113,7 +99,7 @@ def test_what_a_failed_flush_of_others_may_have_lost_is_not_relied_on(path, host
             for shard in group.shards.values():
                 with group._flush_lock:
                     shard.freeze()
-                group.incarnate(shard)
+                group.upkeep.incarnate(shard)
     for shard in group.shards.values():
         with group._flush_lock:
             shard.freeze()
@@ -136,7 +122,7 @@ def test_what_a_failed_flush_of_others_may_have_lost_is_not_relied_on(path, host
                     told.append("shard 1")
 
     faults.write = hook
-    act = {"pack": group.pack, "incarnate": group.incarnate, "merge": group.merge}[what]
+    act = {"pack": group.upkeep.pack, "incarnate": group.upkeep.incarnate, "merge": group.upkeep.merge}[what]
     with pytest.raises(SiltstoneError):
         act(group.shards[0])
     assert told == ["shard 1"]

@@ -115,7 +115,7 @@ def test_a_model(host, steps):
                 model.pop(number, None)
         elif step == "checkpoint":
             group = store._core.shards.group
-            group.checkpoint(list(group.shards.values()))
+            group.upkeep.checkpoint(list(group.shards.values()))
         elif step == "flush":
             store.flush()
         elif step in ("close", "die"):

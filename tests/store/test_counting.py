@@ -22,7 +22,7 @@ def incarnate(store):
     group = store._core.shards.group
     with group._flush_lock:
         group.shards[0].freeze()
-    return group.incarnate(group.shards[0])
+    return group.upkeep.incarnate(group.shards[0])
 
 
 def merge(store, first, last):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from store_faults import Faults, at_call, failing, nothing
-from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, info, rows
 
 import siltstone
@@ -20,20 +19,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def faults() -> Faults:
-    return Faults()
-
-
-@pytest.fixture
-def store(path, host, faults):
-    """A store of one shard whose housekeeping is done when the test says so."""
-    create_settled(Medium(str(path)), host, shards=1)
-    opened = open_settled(Medium(f"faulty:{path}"), faults.host())
-    yield opened
-    for hook in ("write", "flush", "discard", "grow"):
-        setattr(faults, hook, nothing)
-    with contextlib.suppress(SiltstoneError):
-        opened.close()
+def store(faulty_store):
+    return faulty_store
 
 
 def disk_full(*_arguments):

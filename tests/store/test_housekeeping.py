@@ -47,7 +47,7 @@ def test_who_incarnates_faster_than_housekeeping_merges_goes_on(path, host):
         for number in range(HASH_STORES_MAX + 10):
             store.put_many(*rows(range(10 * number, 10 * number + 10)))
             freeze(store)
-            assert group.incarnate(group.shards[0])
+            assert group.upkeep.incarnate(group.shards[0])
             assert len(group.shards[0].store.hash_stores) <= MANY
         assert_holds(store, range(10 * HASH_STORES_MAX + 100))
 
@@ -86,14 +86,14 @@ def test_what_fails_for_ever_rests_and_the_rest_of_its_shard_is_tidied(path, hos
         for number in range(TIER_WIDTH):
             store.put_many(*rows(range(10 * number, 10 * number + 10)))
             freeze(store)
-            group.incarnate(group.shards[0])
+            group.upkeep.incarnate(group.shards[0])
         asked = []
 
         def damaged(shard):
             asked.append(shard)
             raise DamageError("a journal", journal=1, cluster=0, offset=0)
 
-        monkeypatch.setattr(group, "pack", damaged)
+        monkeypatch.setattr(group.upkeep, "pack", damaged)
         for _tick in range(5):
             group.tick()
         assert len(asked) == 1

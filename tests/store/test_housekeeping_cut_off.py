@@ -30,7 +30,9 @@ def freeze(store):
 
 def act(store, what):
     group = store._core.shards.group
-    return {"pack": group.pack, "incarnate": group.incarnate, "merge": group.merge}[what](group.shards[0])
+    return {"pack": group.upkeep.pack, "incarnate": group.upkeep.incarnate, "merge": group.upkeep.merge}[
+        what
+    ](group.shards[0])
 
 
 @contextlib.contextmanager

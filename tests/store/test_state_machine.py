@@ -160,14 +160,14 @@ class StoreMachine(RuleBasedStateMachine):
         shard = group.shards[shard % len(group.shards)]
         with group._flush_lock:
             shard.freeze()
-        group.incarnate(shard)
+        group.upkeep.incarnate(shard)
 
     @rule(shard=st.integers(0, 4), first=st.integers(0, 5), count=st.integers(1, 5))
     def merge_some(self, shard, first, count):
         group = self.store._core.shards.group
         shard = group.shards[shard % len(group.shards)]
         sources = shard.store.hash_stores[first : first + count]
-        with group._pack_lock:
+        with group.upkeep.lock:
             if sources:
                 merge_hash_stores(shard, sources)
 

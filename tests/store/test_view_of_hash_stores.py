@@ -67,7 +67,7 @@ class Shared:
     def incarnate(self):
         with self.group._flush_lock:
             self.shard.freeze()
-        self.group.incarnate(self.shard)
+        self.group.upkeep.incarnate(self.shard)
         self.show()
 
     def show(self):
@@ -87,7 +87,7 @@ def test_what_is_damaged_in_a_list_that_is_not_there_any_more_is_nobodys_error(s
     old = shared.shard.store.hash_stores
 
     def merge():
-        shared.group.merge(shared.shard, everything=True)
+        shared.group.upkeep.merge(shared.shard, everything=True)
         shared.show()
         for extent in old:
             shared.spoil(extent)

@@ -37,7 +37,7 @@ GOOD: dict[Kind, tuple[list[Any], bytes | None]] = {
     Kind.DELETE: ([4, 3, 2, 4], b"key1key2"),
     Kind.FLUSH: ([5], None),
     Kind.FIGURES: ([6], None),
-    Kind.TIDY: ([8, True], None),
+    Kind.TIDY: ([8, True, False], None),
     Kind.END: ([7], None),
     Kind.EXIT: ([], None),
 }
@@ -115,7 +115,7 @@ def test_each_message_becomes_the_instruction_that_it_asks_for() -> None:
     assert worker.receive(good(Kind.DELETE)) == [Delete(4, 3, 2, 4, keys, credit_of(8))]
     assert worker.receive(good(Kind.FLUSH)) == []
     assert worker.receive(good(Kind.FIGURES)) == [Figures(6)]
-    assert worker.receive(good(Kind.TIDY)) == [Tidy(8, True)]
+    assert worker.receive(good(Kind.TIDY)) == [Tidy(8, True, False)]
     # Who waits for a flush is served before the end.
     assert worker.receive(good(Kind.END)) == [Flush((5,)), End(7)]
     assert worker.receive(good(Kind.EXIT)) == [Exit()]

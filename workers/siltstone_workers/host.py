@@ -264,10 +264,12 @@ class ProcessHost(ShardHost):
     def tidy(self, *, incarnate: bool) -> None:
         self.volume.check_process()
         left = [keeper.serving(keeper.shards[0]) for keeper in self._keepers]
+        begin = True
         while left:
-            # Step by step, so that each answer comes within the deadline.
-            asked = [(process, process.ask(Kind.TIDY, incarnate)) for process in left]
+            # Step by step: each answer comes within the deadline.
+            asked = [(process, process.ask(Kind.TIDY, incarnate, begin)) for process in left]
             left = [process for process, answer in asked if process.result(answer, Kind.TIDY) is not None]
+            begin = False
 
     def flush(self) -> None:
         self.volume.check_process()

@@ -84,10 +84,12 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Tidy:
-    """Pack, and with `incarnate` incarnate, what comes next; answer whether there may be more to do."""
+    """Pack, or with `incarnate` incarnate, what comes next, from the start where it is to `begin`; answer whether there
+    may be more to do."""
 
     request: int
     incarnate: bool
+    begin: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,9 @@ class WorkerMachine:
             self._flushes.append(request)
             return []
         if kind == Kind.TIDY:
-            request, incarnate = expect(fields, int, bool)
+            request, incarnate, begin = expect(fields, int, bool, bool)
             self._must_be(State.SERVING, kind)
-            return [Tidy(request, incarnate)]
+            return [Tidy(request, incarnate, begin)]
         if kind == Kind.FIGURES:
             (request,) = expect(fields, int)
             self._must_be(State.SERVING, kind)

@@ -8,7 +8,7 @@
 | core | APPEND, id or 0, shard, sequence, records, bulk: entries | REPLY where an id was given |
 | core | DELETE, id, shard, type, key size, bulk: keys | REPLY, bulk: a byte a key |
 | core | FLUSH, id | REPLY |
-| core | TIDY, id, incarnate | REPLY, with bulk where there may be more to do |
+| core | TIDY, id, incarnate, begin | REPLY, with bulk where there may be more to do |
 | core | FIGURES, id | REPLY, bulk |
 | core | END, id | REPLY, bulk: the ends |
 | core | EXIT | the worker ends |

@@ -266,7 +266,7 @@ class Worker:
         error: SiltstoneError | None = None
         more = False
         try:
-            more = self._shards().tidy(incarnate=wanted.incarnate)
+            more = self._shards().upkeep.tidy(incarnate=wanted.incarnate, begin=wanted.begin)
         except SiltstoneError as refused:
             error = refused.to_keep()
         wire = None if error is None else error_to_wire(error)

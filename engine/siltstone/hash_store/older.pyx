@@ -66,7 +66,11 @@ cdef class OlderStores:
     @property
     def records(self):
         """Puts less tombstones: how many keys there are, those that several of them put counted more than once."""
-        return sum(view.records - 2 * view.tombstones for view in self.views)
+        count = 0
+        for view in reversed(self.views):
+            # Where the oldest stores went, tombstones of what was in them are left: they hide nothing.
+            count = max(0, count - view.tombstones) + view.records - view.tombstones
+        return count
 
     def holding(self, const uint8_t[::1] stream not None, Py_ssize_t count):
         """Of which of `count` packed entries the keys are here, as (count,) bool; True too where a page is damaged."""

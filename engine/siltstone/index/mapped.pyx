@@ -86,7 +86,7 @@ cdef class MappedIndex:
         has it counts twice.
         """
         self.renew_older()
-        return self.records - self.tombstones + (0 if self.older is None else self.older.records)
+        return self.records + max(0, (0 if self.older is None else self.older.records) - self.tombstones)
 
     @property
     def bytes(self):

@@ -27,9 +27,6 @@ cdef struct Missed:
     uint64_t seen[CHUNK]        # the version of the list, for each
     int64_t pages[CHUNK]
     Cells cells[CHUNK]
-    int stopped                 # where it did not end well, the key
-    uint32_t which              # and the store
-    uint32_t cluster
 
 
 cdef inline bint open_older(Table *table, uint64_t *seen, Older **older) noexcept nogil:

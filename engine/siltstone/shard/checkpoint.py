@@ -18,6 +18,7 @@ from siltstone.shard.space import taken_by
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from siltstone.format.checkpoint import CheckpointHeader
@@ -221,11 +222,14 @@ def _fitting(
     return tuple(Covered(one, end) for one, end in zip(there, ends, strict=True) if end is not None)
 
 
-def checkpoint_group(volume: ShardVolume, shards: Sequence[Shard]) -> None:
-    """Write checkpoints of shards that others put into; the caller lets no flush, roll or pack go on meanwhile."""
+def checkpoint_group(volume: ShardVolume, shards: Sequence[Shard], flush_lock: threading.Lock) -> None:
+    """Write checkpoints of shards that others put into; the caller lets nothing be packed meanwhile.
+
+    :param flush_lock: who holds it flushes or rolls; taken for each shard while its index is copied
+    """
 
     def take(shard: Shard) -> Snapshot | None:
-        with shard.lock:
+        with flush_lock, shard.lock:
             shard.check()
             if shard.journal is not None:
                 # Only what is durable may be in it: after a crash the journal must reach as far.

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.attempts import Attempts
 from siltstone.shard.changes import JournalEnd
-from siltstone.shard.checkpoint import checkpoint_group, is_due, snapshot_of, write_checkpoints
+from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
-from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
-from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
-from siltstone.shard.packing import Packing, Run, worth_packing
+from siltstone.shard.merging import OnFull
 from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
+from siltstone.shard.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from siltstone.volume.shard_volume import ShardVolume
 
 _log = logging.getLogger(__name__)
-#: part of its budget above which the oldest journals of an index are incarnated
-INCARNATE_ABOVE = 0.75
 
 
 class ShardGroup:
@@ -50,13 +46,13 @@ class ShardGroup:
         on_full: OnFull | None = None,
     ) -> None:
         self.volume = volume
-        self.on_full = on_full or OnFull()
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
-        self._pack_lock = threading.Lock()
-        #: until when what failed rests, by what it is and the shard
         self._attempts = Attempts(volume)
+        self.upkeep = Upkeep(
+            self.shards, volume, self.flush, self._flush_lock, self._attempts, on_full or OnFull()
+        )
 
     # ---- writing
 
@@ -82,7 +78,7 @@ class ShardGroup:
                 except JournalFullError:
                     self._roll(shard, stream)
                 except LogStoreFullError:
-                    if not self._make_index_room(shard, slots):
+                    if not self.upkeep.make_index_room(shard, slots):
                         raise
 
     def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
@@ -116,7 +112,7 @@ class ShardGroup:
             except JournalFullError:
                 self._roll(shard, stream)
             except LogStoreFullError:
-                if not self._make_index_room(shard, len(keys)):
+                if not self.upkeep.make_index_room(shard, len(keys)):
                     raise
 
     def _shard(self, number: int) -> Shard:
@@ -134,46 +130,10 @@ class ShardGroup:
                 with self._flush_lock:
                     shard.roll(stream)
             except DiskFullError:
-                if not self._make_space():
+                if not self.upkeep.make_space():
                     raise
             else:
                 return
-
-    def _make_index_room(self, shard: Shard, records: int) -> bool:
-        """Let the index of a shard take `records` more; False where it is too small for them even when empty.
-
-        Housekeeping does this in time; who puts faster waits here.
-        """
-        try:
-            with self._pack_lock:
-                if shard.store.room >= records:
-                    return True
-                if shard.broken is not None or records > shard.store.size.records:
-                    return False
-                if self._incarnate(shard):
-                    return True
-            with self._flush_lock:
-                shard.freeze()
-            with self._pack_lock:
-                return self._incarnate(shard) or shard.store.room >= records
-        except DiskFullError:
-            if not self._make_space():
-                raise
-            return True
-
-    def _make_space(self) -> bool:
-        """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed."""
-        shards = list(self.shards.values())
-        for shard in shards:
-            try:
-                if self.pack(shard):
-                    return True
-            except DiskFullError:
-                continue
-        # Of the shard that holds most: then the windows of all stay about as long.
-        return self.on_full.drops_oldest and any(
-            self.drop_oldest(shard) for shard in sorted(shards, key=closed_bytes, reverse=True)
-        )
 
     # ---- flushing
 
@@ -233,116 +193,7 @@ class ShardGroup:
         for shard in shards:
             if shard.wants_spare():
                 self._attempts.attempt("spare", shard.number, now, shard.make_spare)
-        for shard in shards:
-            self._attempts.attempt("pack", shard.number, now, partial(self.pack, shard))
-            if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
-                self._attempts.attempt("incarnate", shard.number, now, partial(self._relieve, shard))
-            self._attempts.attempt("merge", shard.number, now, partial(self._limit, shard))
-            self._attempts.attempt("load", shard.number, now, shard.store.load_rest)
-            if is_due(shard):
-                self._attempts.attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
-
-    def pack(self, shard: Shard) -> bool:
-        """Pack journals of a shard that are more than half dead; False where there are none.
-
-        One at a time. Errors as :meth:`siltstone.shard.packing.Packing.carry_out` has them.
-        """
-        with self._pack_lock:
-            run = worth_packing(shard)
-            if run is None:
-                return False
-            Packing(shard, run, lambda: self.flush(only=[shard])).carry_out()
-            _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
-            return True
-
-    def _relieve(self, shard: Shard) -> None:
-        """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
-        if not self.incarnate(shard):
-            with self._flush_lock:
-                shard.freeze()
-            self.incarnate(shard)
-
-    def incarnate(self, shard: Shard) -> bool:
-        """Turn the oldest closed journals of a shard into a hash store; False where there are none."""
-        with self._pack_lock:
-            return self._incarnate(shard)
-
-    def _incarnate(self, shard: Shard) -> bool:
-        oldest = choose_oldest(shard)
-        if oldest is None:
-            return False
-        # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
-        if self.on_full.drops_oldest:
-            while len(shard.store.hash_stores) >= self.on_full.hash_stores_max:
-                drop_oldest(shard)
-        else:
-            while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
-                pass
-        Incarnation(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
-        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
-        return True
-
-    def merge(self, shard: Shard, *, everything: bool = False) -> bool:
-        """Merge hash stores of a shard, those of one size or everything; False where there is nothing to merge."""
-        with self._pack_lock:
-            return self._merge(shard, everything=everything)
-
-    def _merge(self, shard: Shard, *, everything: bool) -> bool:
-        stores = shard.store.hash_stores
-        sources = stores if everything and len(stores) > 1 else choose_merge(stores)
-        if not sources:
-            return False
-        merge_hash_stores(shard, sources)
-        _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
-        return True
-
-    def drop_oldest(self, shard: Shard) -> bool:
-        """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""
-        with self._pack_lock:
-            if drop_oldest(shard):
-                return True
-            found = choose_oldest(shard)
-            if found is None:
-                return False
-            oldest = Run(found.run.sources[:1], oldest=True)
-            Forgetting(shard, oldest, lambda: self.flush(only=[shard])).carry_out()
-            return True
-
-    def _limit(self, shard: Shard) -> None:
-        """Keep hash stores few: merge them, or give up the oldest."""
-        if not self.on_full.drops_oldest:
-            self.merge(shard)
-            return
-        while len(shard.store.hash_stores) > self.on_full.hash_stores_max:
-            self.drop_oldest(shard)
-
-    def checkpoint(self, shards: Sequence[Shard]) -> None:
-        """Write checkpoints of some shards now, where they differ from the last; durable. None where space is short.
-
-        Whoever puts into one of them waits while what it holds is flushed and its index copied.
-        """
-        with self._pack_lock, self._flush_lock:
-            self._check_open()
-            checkpoint_group(self.volume, shards)
-
-    def tidy(self, *, incarnate: bool) -> bool:
-        """Pack some journals now, if any are more than half dead; whether there may be more to do.
-
-        :param incarnate: incarnate everything and merge it, however much room the index has
-        """
-        shards = list(self.shards.values())
-        if not incarnate:
-            return any(self.pack(shard) for shard in shards)
-        for shard in shards:
-            with self._flush_lock:
-                shard.freeze()
-        if any(self.incarnate(shard) for shard in shards):
-            return True
-        if self.on_full.drops_oldest:
-            for shard in shards:
-                self._limit(shard)
-            return False
-        return any(self.merge(shard, everything=True) for shard in shards)
+        self.upkeep.tick(now)
 
     def end(self) -> tuple[JournalEnd, ...]:
         """Take nothing more, flush everything; where each active journal ends, for the mark of a clean close.
@@ -356,7 +207,7 @@ class ShardGroup:
             shard.refuse(closed)
         self.flush()
         ends = []
-        with self._pack_lock, self._flush_lock:
+        with self.upkeep.lock, self._flush_lock:
             for shard in self.shards.values():
                 journal = shard.journal
                 if journal is None:
@@ -390,3 +241,4 @@ class ShardGroup:
     def release(self) -> None:
         """Let go of the shards; whoever still calls gets ClosedError."""
         self.shards = {}
+        self.upkeep.release()

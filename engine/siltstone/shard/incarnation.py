@@ -38,8 +38,13 @@ class Oldest(NamedTuple):
     passed: tuple[Extent, ...]
 
 
-def choose_oldest(shard: Shard) -> Oldest | None:
+def choose_oldest(
+    shard: Shard, *, until: int | None = None, bytes_max: int = _SOURCES_BYTES
+) -> Oldest | None:
     """The oldest closed journals of a shard, or None where there are none with keys.
+
+    :param until: none that comes after this place (`order`) in the replay
+    :param bytes_max: the first one with keys, and what follows up to so many bytes
 
     What has no key is written again with each run that takes it along; so journals in which nothing has one are
     left out, unless they are small beside what this run has of that: each entry is copied as often as the logarithm
@@ -50,14 +55,15 @@ def choose_oldest(shard: Shard) -> Oldest | None:
     size = keyless = 0
     for extent in shard.volume.superblock.journals(shard.number):
         tally = shard.store.tally(extent)
-        if extent.state != CLOSED or extent.end is None or tally is None:
+        behind = until is not None and extent.order > until
+        if extent.state != CLOSED or extent.end is None or tally is None or behind:
             break
         if not chosen and tally.keyless == tally.entries:
             passed.append(extent)
             continue
         used = _used(extent)
         size += used
-        if chosen and size > _SOURCES_BYTES:
+        if chosen and size > bytes_max:
             break
         chosen.append(extent)
         keyless += used * tally.keyless // max(1, tally.entries)
@@ -72,18 +78,6 @@ def choose_oldest(shard: Shard) -> Oldest | None:
 def _used(extent: Extent) -> int:
     """Bytes of clusters in a closed journal."""
     return 0 if extent.end is None else (1 + extent.end.cluster) * CLUSTER_SIZE
-
-
-class Forgetting(Packing):
-    """The oldest journals of a shard given up with all that is in them; what has no key stays, in a fresh journal."""
-
-    def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
-        stream, places, largest = self._living(source, clusters, first, last_used)
-        keyless = places == NO_PLACE
-        if keyless.any():
-            self._add(stream[entry_mask(stream, keyless)], places[keyless], largest)
-        with self._shard.lock:
-            self._shard.store.drop(stream, places)
 
 
 class _Dropped(NamedTuple):
@@ -183,3 +177,10 @@ class Incarnation(Packing):
                 tuple(journal.id for journal in self._passed),
             )
         )
+
+
+class Forgetting(Incarnation):
+    """The oldest journals of a shard given up with what they hold; what has no key stays, in a fresh journal."""
+
+    def _fill(self) -> None:
+        """Make nothing of it."""

@@ -1,0 +1,235 @@
+"""What keeps the space and the memory of some shards within bounds: packing, incarnation, merges, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from siltstone.errors import DiskFullError
+from siltstone.format.superblock import CLOSED
+from siltstone.shard.checkpoint import checkpoint_group, is_due
+from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
+from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
+from siltstone.shard.packing import Packing, worth_packing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol
+
+    from siltstone.shard.attempts import Attempts
+    from siltstone.shard.shard import Shard
+    from siltstone.volume.shard_volume import ShardVolume
+
+    class Flush(Protocol):
+        """Returns once all that was appended to some shards is durable."""
+
+        def __call__(self, *, only: Sequence[Shard]) -> None: ...
+
+
+_log = logging.getLogger(__name__)
+#: part of its budget above which the oldest journals of an index are incarnated
+INCARNATE_ABOVE = 0.75
+
+
+class Upkeep:
+    """The upkeep of a group of shards. Threads may share it; it does one thing at a time, under `lock`.
+
+    :param shards: the group's, by number
+    :param volume: theirs
+    :param flush: the group's
+    :param flush_lock: who holds it flushes or rolls; taken after `lock`
+    :param attempts: what is tried unattended
+    :param on_full: what becomes of old records when there is no room for new ones
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[int, Shard],
+        volume: ShardVolume,
+        flush: Flush,
+        flush_lock: threading.Lock,
+        attempts: Attempts,
+        on_full: OnFull,
+    ) -> None:
+        self.lock = threading.Lock()
+        self._shards: Mapping[int, Shard] = shards
+        self._volume = volume
+        self._flush = flush
+        self._flush_lock = flush_lock
+        self._attempts = attempts
+        self._on_full = on_full
+        #: by shard the place in the replay up to which somebody waits for everything to be incarnated
+        self._until: dict[int, int] = {}
+
+    def tick(self, now: float) -> None:
+        """Do what is due; what fails rests for a while, and what else is due does not wait for that."""
+        attempt = self._attempts.attempt
+        for shard in list(self._shards.values()):
+            attempt("pack", shard.number, now, partial(self.pack, shard))
+            if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
+                attempt("incarnate", shard.number, now, partial(self._relieve, shard))
+            attempt("merge", shard.number, now, partial(self._limit, shard))
+            attempt("load", shard.number, now, shard.store.load_rest)
+            if is_due(shard):
+                attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
+
+    # ---- for those who put
+
+    def make_index_room(self, shard: Shard, records: int) -> bool:
+        """Let the index of a shard take `records` more; False where it is too small for them even when empty.
+
+        Housekeeping does this in time; who puts faster waits here.
+        """
+        try:
+            with self.lock:
+                if shard.store.room >= records:
+                    return True
+                if shard.broken is not None or records > shard.store.size.records:
+                    return False
+                if self._incarnate(shard):
+                    return True
+            with self._flush_lock:
+                shard.freeze()
+            with self.lock:
+                return self._incarnate(shard) or shard.store.room >= records
+        except DiskFullError:
+            if not self.make_space():
+                raise
+            return True
+
+    def make_space(self) -> bool:
+        """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed."""
+        shards = list(self._shards.values())
+        for shard in shards:
+            try:
+                if self.pack(shard):
+                    return True
+            except DiskFullError:
+                continue
+        # Of the shard that holds most: then the windows of all stay about as long.
+        return self._on_full.drops_oldest and any(
+            self.drop_oldest(shard) for shard in sorted(shards, key=closed_bytes, reverse=True)
+        )
+
+    # ---- one thing after the other
+
+    def pack(self, shard: Shard) -> bool:
+        """Pack journals of a shard that are more than half dead; False where there are none.
+
+        One at a time. Errors as :meth:`siltstone.shard.packing.Packing.carry_out` has them.
+        """
+        with self.lock:
+            run = worth_packing(shard)
+            if run is None:
+                return False
+            Packing(shard, run, lambda: self._flush(only=[shard])).carry_out()
+            _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
+            return True
+
+    def _relieve(self, shard: Shard) -> None:
+        """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
+        if not self.incarnate(shard):
+            with self._flush_lock:
+                shard.freeze()
+            self.incarnate(shard)
+
+    def incarnate(self, shard: Shard, *, until: int | None = None) -> bool:
+        """Turn the oldest closed journals of a shard into a hash store; False where there are none.
+
+        :param until: none that comes after this place in the replay
+        """
+        with self.lock:
+            return self._incarnate(shard, until=until)
+
+    def _incarnate(self, shard: Shard, *, until: int | None = None) -> bool:
+        oldest = choose_oldest(shard, until=until)
+        if oldest is None:
+            return False
+        # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
+        if self._on_full.drops_oldest:
+            while len(shard.store.hash_stores) >= self._on_full.hash_stores_max:
+                drop_oldest(shard)
+        else:
+            while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
+                pass
+        Incarnation(shard, oldest, lambda: self._flush(only=[shard])).carry_out()
+        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
+        return True
+
+    def merge(self, shard: Shard, *, everything: bool = False) -> bool:
+        """Merge hash stores of a shard, those of one size or everything; False where there is nothing to merge."""
+        with self.lock:
+            return self._merge(shard, everything=everything)
+
+    def _merge(self, shard: Shard, *, everything: bool) -> bool:
+        stores = shard.store.hash_stores
+        sources = stores if everything and len(stores) > 1 else choose_merge(stores)
+        if not sources:
+            return False
+        merge_hash_stores(shard, sources)
+        _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
+        return True
+
+    def drop_oldest(self, shard: Shard) -> bool:
+        """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""
+        with self.lock:
+            if drop_oldest(shard):
+                return True
+            oldest = choose_oldest(shard, bytes_max=0)
+            if oldest is None:
+                return False
+            Forgetting(shard, oldest, lambda: self._flush(only=[shard])).carry_out()
+            return True
+
+    def _limit(self, shard: Shard) -> None:
+        """Keep hash stores few: merge them, or give up the oldest."""
+        if not self._on_full.drops_oldest:
+            self.merge(shard)
+            return
+        while len(shard.store.hash_stores) > self._on_full.hash_stores_max:
+            self.drop_oldest(shard)
+
+    def checkpoint(self, shards: Sequence[Shard]) -> None:
+        """Write checkpoints of some shards now, where they differ from the last; durable. None where space is short.
+
+        Whoever puts into one of them, or flushes, waits while what it holds is flushed and its index copied.
+        """
+        with self.lock:
+            self._volume.check_process()
+            checkpoint_group(self._volume, shards, self._flush_lock)
+
+    def tidy(self, *, incarnate: bool, begin: bool) -> bool:
+        """Pack some journals now, if any are more than half dead; whether there may be more to do.
+
+        :param incarnate: incarnate everything that was put before the first of these calls, and merge it
+        :param begin: this is the first
+        """
+        shards = list(self._shards.values())
+        if not incarnate:
+            return any(self.pack(shard) for shard in shards)
+        if begin:
+            for shard in shards:
+                with self._flush_lock:
+                    shard.freeze()
+                # What others put from here on is not waited for: it might never end.
+                closed = [
+                    each for each in self._volume.superblock.journals(shard.number) if each.state == CLOSED
+                ]
+                self._until[shard.number] = closed[-1].order if closed else -1
+        for number, until in list(self._until.items()):
+            shard = self._shards[number]
+            if not self.incarnate(shard, until=until):
+                if self._on_full.drops_oldest:
+                    self._limit(shard)
+                else:
+                    self.merge(shard, everything=True)
+                self._until.pop(number, None)
+            return True
+        return False
+
+    def release(self) -> None:
+        """Let go of the shards."""
+        # Another one, not this one emptied: somebody may be going through it.
+        self._shards = {}
