@@ -127,13 +127,18 @@ def looked_at_in_every_step() -> None:
             OPERATIONS[name](life)
 
 
-def deleted_while_it_is_incarnated() -> None:
-    """What is deleted while a hash store is filled is gone when that is listed."""
-    image, told = base_image(room=AMPLE)
-    life = StoreLife(image, told)
+def about_to_incarnate() -> StoreLife:
+    """A store with a closed journal."""
+    life = StoreLife(*base_image(room=AMPLE))
     life.open()
     for name in ("append", "append", "roll"):
         OPERATIONS[name](life)
+    return life
+
+
+def deleted_while_it_is_incarnated() -> None:
+    """What is deleted while a hash store is filled is gone when that is listed."""
+    life = about_to_incarnate()
     with pytest.MonkeyPatch.context() as patch:
 
         def fill(*arguments: Any) -> Any:
@@ -147,11 +152,7 @@ def deleted_while_it_is_incarnated() -> None:
 
 def a_flush_fails_meanwhile() -> None:
     """A flush for others fails while a hash store is filled, and the next one succeeds."""
-    image, told = base_image(room=AMPLE)
-    life = StoreLife(image, told)
-    life.open()
-    for name in ("append", "append", "roll"):
-        OPERATIONS[name](life)
+    life = about_to_incarnate()
     with pytest.MonkeyPatch.context() as patch:
 
         def fill(*arguments: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
+from hypothesis import strategies as st
 
 from siltstone.errors import DamageError, VersionError
 from siltstone.format.seal import journal_key, journal_seed
@@ -73,6 +74,24 @@ def split(packed: bytes) -> Iterator[bytes]:
     while at < len(packed):
         yield packed[at : at + packed[at]]
         at += packed[at]
+
+
+def entries_of(numbers: st.SearchStrategy[int]) -> st.SearchStrategy[bytes]:
+    """Puts and deletions of few keys of two types, and of keys whose hashes are one and the same."""
+    return st.one_of(
+        st.builds(lambda n, f: put(SHORT, n.to_bytes(5, "big"), f), numbers, st.binary(max_size=20)),
+        st.builds(lambda n, f: put(VARYING, n.to_bytes(12, "big"), f), numbers, st.binary(max_size=200)),
+        st.builds(lambda n: deletion(SHORT, n.to_bytes(5, "big")), numbers),
+        st.builds(
+            lambda pair, which, filler: put(*COLLISIONS[pair][which], filler),
+            st.integers(0, len(COLLISIONS) - 1),
+            st.integers(0, 1),
+            st.binary(max_size=5),
+        ),
+        st.builds(
+            lambda pair, which: deletion(*COLLISIONS[pair][which]), st.integers(0, 3), st.integers(0, 1)
+        ),
+    )
 
 
 def hash_infos(count: int, seed: int = 1) -> list[bytes]:

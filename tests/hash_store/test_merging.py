@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import pytest
 from built_stores import (
-    COLLISIONS,
     KEY,
     SECRET,
-    SHORT,
     TYPES,
-    VARYING,
     build,
     build_packed,
     deletion,
+    entries_of,
     hash_infos,
     in_order,
     key_of,
-    put,
     split,
     view_of,
 )
@@ -27,19 +24,7 @@ from siltstone.hash_store.merging import merge
 from siltstone.hash_store.view import HashStoreView
 from siltstone.index.types import KeyTypes
 
-NUMBERS = st.integers(0, 60)
-ENTRIES = st.one_of(
-    st.builds(lambda n, f: put(SHORT, n.to_bytes(5, "big"), f), NUMBERS, st.binary(max_size=20)),
-    st.builds(lambda n, f: put(VARYING, n.to_bytes(12, "big"), f), NUMBERS, st.binary(max_size=200)),
-    st.builds(lambda n: deletion(SHORT, n.to_bytes(5, "big")), NUMBERS),
-    st.builds(
-        lambda pair, which, filler: put(*COLLISIONS[pair][which], filler),
-        st.integers(0, len(COLLISIONS) - 1),
-        st.integers(0, 1),
-        st.binary(max_size=5),
-    ),
-    st.builds(lambda pair, which: deletion(*COLLISIONS[pair][which]), st.integers(0, 3), st.integers(0, 1)),
-)
+ENTRIES = entries_of(st.integers(0, 60))
 
 
 def merged(stores: list[list[bytes]], *, drop_deletes: bool = False, chunk_bytes: int = 1 << 20) -> bytes:

@@ -6,7 +6,6 @@ import numpy as np
 import page_model
 import pytest
 from built_stores import (
-    COLLISIONS,
     HASH,
     KEYLESS,
     ONE,
@@ -14,7 +13,7 @@ from built_stores import (
     SHORT,
     TYPES,
     VARYING,
-    deletion,
+    entries_of,
     entry,
     hash_infos,
     key_of,
@@ -28,19 +27,7 @@ from siltstone.errors import EntryError
 from siltstone.format.kernels import ClusterWriter, SealKey
 from siltstone.hash_store.sorting import cluster_entries, sort_entries
 
-NUMBERS = st.integers(0, 30)
-ENTRIES = st.one_of(
-    st.builds(lambda n, f: put(SHORT, n.to_bytes(5, "big"), f), NUMBERS, st.binary(max_size=20)),
-    st.builds(lambda n, f: put(VARYING, n.to_bytes(12, "big"), f), NUMBERS, st.binary(max_size=200)),
-    st.builds(lambda n: deletion(SHORT, n.to_bytes(5, "big")), NUMBERS),
-    st.builds(
-        lambda pair, which, filler: put(*COLLISIONS[pair][which], filler),
-        st.integers(0, len(COLLISIONS) - 1),
-        st.integers(0, 1),
-        st.binary(max_size=5),
-    ),
-    st.builds(lambda pair, which: deletion(*COLLISIONS[pair][which]), st.integers(0, 3), st.integers(0, 1)),
-)
+ENTRIES = entries_of(st.integers(0, 30))
 
 
 def model(streams: list[list[bytes]], *, drop_deletes: bool = False) -> bytes:

@@ -150,3 +150,18 @@ def open_settled(on: Medium, host: PluginHost, **options: Any) -> Store:
     if not store.read_only:
         store._core.shards.end_housekeeping()
     return store
+
+
+def freeze(store: Store) -> None:
+    """Close the active journals of a settled store, so that they can be packed and incarnated."""
+    group = store._core.shards.group
+    for shard in group.shards.values():
+        with group._flush_lock:
+            shard.freeze()
+
+
+def incarnate(store: Store) -> bool:
+    """Make a hash store of what shard 0 of a settled store has in its journals."""
+    freeze(store)
+    group = store._core.shards.group
+    return bool(group.upkeep.incarnate(group.shards[0]))

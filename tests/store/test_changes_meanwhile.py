@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from store_faults import at_call, failing, nothing
-from store_media import Medium, create_settled, open_settled
+from store_media import Medium, create_settled, incarnate, open_settled
 from store_records import assert_holds, digest, hashes, rows
 
 import siltstone
@@ -31,13 +31,6 @@ def once_written(store, faults, act):
                 act()
 
     faults.write = hook
-
-
-def incarnate_once(store):
-    group = store._core.shards.group
-    with group._flush_lock:
-        group.shards[0].freeze()
-    assert group.upkeep.incarnate(group.shards[0])
 
 
 def test_what_is_deleted_while_it_is_incarnated_stays_deleted(path, store, faults):
@@ -67,7 +60,7 @@ def test_what_is_deleted_while_it_is_incarnated_stays_deleted(path, store, fault
         assert_holds(opened, range(400, 1000))
 
     once_written(store, faults, act)
-    incarnate_once(store)
+    assert incarnate(store)
     assert faults.write is nothing
     holds(store)
     # Those that were put again count twice, until they are merged.

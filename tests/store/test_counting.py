@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from store_media import Medium, create_settled, open_settled
+from store_media import Medium, create_settled, incarnate, open_settled
 from store_records import hashes, rows
 
 from siltstone.shard import merging
@@ -16,13 +16,6 @@ def store(path, host):
     create_settled(Medium(str(path)), host, shards=1)
     with open_settled(Medium(str(path)), host) as opened:
         yield opened
-
-
-def incarnate(store):
-    group = store._core.shards.group
-    with group._flush_lock:
-        group.shards[0].freeze()
-    return group.upkeep.incarnate(group.shards[0])
 
 
 def merge(store, first, last):

@@ -7,19 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 from store_faults import Faults, input_output_error
-from store_media import Medium, create_settled, open_settled
+from store_media import Medium, create_settled, freeze, open_settled
 from store_records import assert_holds, rows
 
 from siltstone.errors import DamageError, SiltstoneError
 from siltstone.index.layout import HASH_STORES_MAX
 from siltstone.shard.merging import MANY, TIER_WIDTH, choose_merge, tier
-
-
-def freeze(store):
-    group = store._core.shards.group
-    for shard in group.shards.values():
-        with group._flush_lock:
-            shard.freeze()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from store_faults import Faults, at_call, failing, nothing
-from store_media import Medium, create_settled, open_settled
+from store_media import Medium, create_settled, freeze, open_settled
 from store_records import assert_holds, assert_lacks, hashes, rows
 
 import siltstone
@@ -20,12 +20,6 @@ from siltstone.format.superblock import EMPTY, KIND_HASH_STORE
 FULL = os.environ.get("SILTSTONE_BATTERY") == "full"
 WHAT = ["pack", "incarnate", "merge"]
 ENGINE = str(Path(siltstone.__file__).parent)
-
-
-def freeze(store):
-    group = store._core.shards.group
-    with group._flush_lock:
-        group.shards[0].freeze()
 
 
 def act(store, what):

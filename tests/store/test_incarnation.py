@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 
 import numpy as np
 import pytest
+from store_dict import DictBeside
 from store_records import hashes
 
 import siltstone
@@ -14,51 +14,25 @@ import siltstone
 SMALL = 64 * 1024
 
 
-def holds(store, names, held):
-    """Whether a store says of every key what a dict says."""
-    found, physical, _logical = store.get_many(names)
-    assert {key: int(physical[key]) for key in np.flatnonzero(found).tolist()} == held
-    for key in (0, 1, len(names) - 1):
-        one = store.get(names[key].tobytes())
-        assert (None if one is None else one.physical_sect) == held.get(key)
-
-
 def test_any_changes_between_incarnations_are_kept(path):
     """Random puts and deletions, incarnated now and then, against a dict; opened again, also without a close."""
-    chance = random.Random(3)
-    names = hashes(range(3_000))
-    held: dict[int, int] = {}
-    store = siltstone.open(path, shards=2, erase_block=SMALL)
-    for step in range(50):
-        chosen = np.array(chance.sample(range(3_000), chance.randrange(1, 1_500)))
-        if chance.random() < 0.4:
-            found = store.delete_many(names[chosen])
-            assert found.tolist() == [int(key) in held for key in chosen]
-            for key in chosen.tolist():
-                held.pop(key, None)
-        else:
-            values = np.arange(len(chosen), dtype=np.uint64) + np.uint64(step * 10_000)
-            store.put_many(names[chosen], values, values)
-            held |= dict(zip(chosen.tolist(), values.tolist(), strict=True))
-        what = chance.random()
+    both = DictBeside(path, shards=2, seed=3, most=1_500)
+    for _step in range(50):
+        both.change()
+        what = both.chance.random()
         if what < 0.25:
-            store.incarnate()
-            assert len(store) == len(held)
+            both.store.incarnate()
+            assert len(both.store) == len(both.held)
         elif what < 0.35:
-            store.pack()
-        if chance.random() < 0.1:
-            store.flush()
-            if chance.random() < 0.5:
-                store.close()
-            else:
-                store._core.abandon()
-            store = siltstone.open(path)
-        holds(store, names, held)
+            both.store.pack()
+        if both.chance.random() < 0.1:
+            both.open_again()
+        both.check()
         # What was put again since it was incarnated counts twice, until it is merged.
-        assert len(held) <= len(store)
-    store.incarnate()
-    assert len(store) == len(held)
-    store.close()
+        assert len(both.held) <= len(both.store)
+    both.store.incarnate()
+    assert len(both.store) == len(both.held)
+    both.store.close()
 
 
 def test_an_index_that_reaches_its_budget_goes_on(path):

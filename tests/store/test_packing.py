@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import random
-
 import numpy as np
 import pytest
+from store_dict import DictBeside
 from store_records import hashes
 
 import siltstone
@@ -76,34 +75,16 @@ def test_it_is_done_by_itself(path):
 
 def test_any_changes_between_packs_are_kept(path):
     """Random puts and deletions, packed now and then, against a dict; opened again, also without a close."""
-    chance = random.Random(7)
-    names = hashes(range(3_000))
-    held: dict[int, int] = {}
-    store = siltstone.open(path, shards=3, erase_block=SMALL)
-    for step in range(60):
-        chosen = np.array(chance.sample(range(3_000), chance.randrange(1, 2_000)))
-        if chance.random() < 0.4:
-            found = store.delete_many(names[chosen])
-            assert found.tolist() == [int(key) in held for key in chosen]
-            for key in chosen.tolist():
-                held.pop(key, None)
-        else:
-            values = np.arange(len(chosen), dtype=np.uint64) + np.uint64(step * 10_000)
-            store.put_many(names[chosen], values, values)
-            held |= dict(zip(chosen.tolist(), values.tolist(), strict=True))
-        if chance.random() < 0.3:
-            store.pack()
-        if chance.random() < 0.1:
-            store.flush()
-            if chance.random() < 0.5:
-                store.close()
-            else:
-                store._core.abandon()
-            store = siltstone.open(path)
-        found, physical, _logical = store.get_many(names)
-        assert {key: int(physical[key]) for key in np.flatnonzero(found).tolist()} == held
-        assert len(store) == len(held)
-    store.close()
+    both = DictBeside(path, shards=3, seed=7, most=2_000)
+    for _step in range(60):
+        both.change()
+        if both.chance.random() < 0.3:
+            both.store.pack()
+        if both.chance.random() < 0.1:
+            both.open_again()
+        both.check()
+        assert len(both.store) == len(both.held)
+    both.store.close()
 
 
 def test_nothing_is_packed_where_all_is_alive(path):

@@ -107,8 +107,7 @@ class ProcessHost(ShardHost):
                 self._changed.wait(self.consuming.patience)
                 self.consuming.check()
             if self._opening_error is not None:
-                error = self._opening_error.to_keep()
-                raise error
+                raise self._opening_error.to_keep()
         self.recoveries = tuple(
             sorted((found for each in self._found.values() for found in each), key=lambda found: found.shard)
         )

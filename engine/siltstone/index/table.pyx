@@ -258,6 +258,24 @@ cdef class LogIndex(MappedIndex):
         entry.tail_slot = 0 if slot is None else slot
         end_change(&entry.sequence)
 
+    cdef int carry_out(self, void (*act)(void *) noexcept nogil, Run *run, int journal, const uint8_t[::1] stream,
+                       uint64_t[::1] positions) except -1:
+        """Let `act` do what packed entries say, entry i at byte positions[i] of the extent."""
+        cdef int failed
+        self.check_journal(journal)
+        run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
+        if stream.shape[0] == 0:
+            return 0
+        self.load(-1)
+        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
+        run.place = <uint64_t>journal << OFFSET_BITS
+        run.patience.waits, run.patience.damaged = 0, False
+        with nogil:
+            failed = guarded(act, run)
+        if failed:
+            raise unreadable("indexing")
+        return self.check_done(run)
+
     def apply(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):
         """Put and delete what a packed stream of entries says, entry i at byte positions[i] of the extent.
 
@@ -265,20 +283,7 @@ cdef class LogIndex(MappedIndex):
         that have no key here. MemoryError where a segment would outgrow its window.
         """
         cdef Run run
-        cdef int failed
-        self.check_journal(journal)
-        if stream.shape[0] == 0:
-            return 0
-        self.load(-1)
-        run.table, run.shared, run.others, run.unknown = &self.table, self.shared, 0, -1
-        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
-        run.place = <uint64_t>journal << OFFSET_BITS
-        run.patience.waits, run.patience.damaged = 0, False
-        with nogil:
-            failed = guarded(apply_guarded, &run)
-        if failed:
-            raise unreadable("indexing")
-        self.check_done(&run)
+        self.carry_out(apply_guarded, &run, journal, stream, positions)
         return run.others
 
     def remember(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):
@@ -286,20 +291,7 @@ cdef class LogIndex(MappedIndex):
         hash store has these, and is about to be listed. Returns how many were. MemoryError as :meth:`apply`.
         """
         cdef Run run
-        cdef int failed
-        self.check_journal(journal)
-        if stream.shape[0] == 0:
-            return 0
-        self.load(-1)
-        run.table, run.shared = &self.table, self.shared
-        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
-        run.place = <uint64_t>journal << OFFSET_BITS
-        run.patience.waits, run.patience.damaged = 0, False
-        with nogil:
-            failed = guarded(remember_guarded, &run)
-        if failed:
-            raise unreadable("indexing")
-        self.check_done(&run)
+        self.carry_out(remember_guarded, &run, journal, stream, positions)
         return run.done
 
     cdef int check_done(self, Run *run) except -1:
