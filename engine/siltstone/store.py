@@ -134,7 +134,10 @@ class Store:
         return bool(self.delete_many(one_key(key), entry_type=entry_type)[0])
 
     def delete_many(self, keys: ArrayLike, *, entry_type: str | None = None) -> NDArray[np.bool_]:
-        """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet."""
+        """Delete what was put under n keys; for which there was anything, as (n,) bool. Not durable yet.
+
+        Not one batch: where a DiskFullError ends it, some may have been deleted.
+        """
         core = self._open()
         kind = self._type(entry_type)
         rows = key_rows(kind, keys)

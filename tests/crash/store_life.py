@@ -19,11 +19,12 @@ from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
 from siltstone.lookup.reader import Reader
 from siltstone.shard.changes import CleanClose
+from siltstone.shard.choosing import Run
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.incarnation import Incarnation, choose_oldest
 from siltstone.shard.merging import merge_hash_stores
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
-from siltstone.shard.packing import Packing, Run
+from siltstone.shard.packing import Cleaning, Packing
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
@@ -296,6 +297,14 @@ class StoreLife:
         run = Run(tuple(closed if oldest else closed[-1:]), oldest=oldest)
         self._carry_out(shard, Packing(self.group.shards[shard], run, self.group.flush).carry_out)
 
+    def clean(self, shard: int = 0) -> None:
+        """Pack the oldest closed journal as on a full volume: what is left of its copy's space takes of the others."""
+        closed = [extent for extent in self.volume.superblock.journals(shard) if extent.state == CLOSED]
+        if closed:
+            run = Run(tuple(closed[:1]), oldest=True)
+            owner = self.group.shards[shard]
+            self._carry_out(shard, Cleaning(owner, run, self.group.flush, closed[1:]).carry_out)
+
     def _carry_out(self, shard: int, act: Callable[[], None], *, flushes: bool = True) -> None:
         """Change how a shard holds what it holds."""
         self.packed |= {shard}
@@ -355,6 +364,7 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "spare": StoreLife.spare,
     "pack": StoreLife.pack,
     "pack newest": StoreLife.pack_newest,
+    "clean": StoreLife.clean,
     "incarnate": StoreLife.incarnate,
     "merge": StoreLife.merge,
     "note": StoreLife.note,

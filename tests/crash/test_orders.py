@@ -42,6 +42,10 @@ PACKED = (
     ("append", "roll", "append", "roll", "pack", "append", "pack"),
     ("append", "roll", "spare", "delete", "pack", "close"),
     ("batch", "roll", "append", "pack", "note", "close"),
+    ("append", "roll", "append", "delete", "roll", "append", "clean"),
+    ("append", "delete", "roll", "append", "roll", "clean", "delete", "flush", "kill"),
+    ("append", "roll", "batch", "roll", "delete", "clean", "kill", "clean", "close"),
+    ("append", "roll", "batch", "roll", "clean", "append", "delete", "roll", "pack"),
 )
 
 

@@ -136,10 +136,10 @@ def test_what_is_kept_for_recovery_is_taken_by_nobody_else():
     changed, other = allocator.take(superblock, KIB64)
     assert other.id != extent.id
     assert other.offset >= extent.stop
-    kept = allocator.reserve_of(changed, 5)
-    assert kept is not None
+    (kept,) = allocator.reserves_of(changed, 5)
     assert (kept.id, kept.kind, kept.length) == (extent.id, KIND_RESERVE, 4 * KIB64)
-    assert allocator.reserve_of(changed, 4) is None
+    assert allocator.reserves_of(changed, 4) == []
+    assert (allocator.reserved_bytes(changed, 5), allocator.reserved_bytes(changed, 4)) == (4 * KIB64, 0)
 
 
 @pytest.mark.parametrize(

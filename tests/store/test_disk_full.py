@@ -133,6 +133,63 @@ def test_what_is_flushed_on_a_full_disk_survives_a_death(disk):
         assert_holds(store, range(full_at + STEP))
 
 
+@pytest.mark.parametrize("shards", [1, 4])
+def test_a_full_disk_is_cleaned_by_deleting(disk, shards):
+    """Deletions need room as well, and so does whoever makes space; the last of it is theirs alone."""
+    path = disk / "store.silt"
+    store = siltstone.open(path, shards=shards, erase_block=64 * 1024)
+    full_at, _said = fill(store, 0)
+    # Until not even a single row finds room.
+    with pytest.raises(DiskFullError):
+        for number in range(full_at + STEP, 10_000_000):
+            store.put_many(*rows([number]))
+    half = full_at // 2
+    # The oldest ones, then some from all over, so that no journal is mostly dead.
+    assert store.delete_many(hashes(range(half // 2))).all()
+    spread = np.random.default_rng(shards).permutation(np.arange(half // 2, full_at))
+    for start in range(0, half, STEP):
+        assert store.delete_many(hashes(spread[start : min(start + STEP, half)])).all()
+    deleted, left = np.concatenate([np.arange(half // 2), spread[:half]]), spread[half:]
+    again = len(deleted) // 2
+    for start in range(0, again, STEP):
+        store.put_many(*rows(deleted[start : min(start + STEP, again)]))
+    for reopened in (False, True):
+        assert_holds(store, deleted[:again])
+        assert not store.get_many(hashes(deleted[again:]))[0].any()
+        assert_holds(store, left)
+        if not reopened:
+            store.flush()
+            store._core.abandon()
+            store = siltstone.open(path)
+    store.close()
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_deleting_everything_at_once_on_a_full_disk_gives_the_space_back(disk, shards):
+    with siltstone.open(disk / "store.silt", shards=shards, erase_block=64 * 1024) as store:
+        full_at, _said = fill(store, 0)
+        assert store.delete_many(hashes(range(full_at))).all()
+        again, _said = fill(store, full_at)
+        assert again - full_at > full_at // 2
+
+
+def test_puts_are_not_given_the_room_of_deletions(disk):
+    path = disk / "store.silt"
+    store = siltstone.open(path, shards=1, erase_block=64 * 1024)
+    full_at, _said = fill(store, 0)
+    # Here and there, so that it does not pay to clean anything.
+    spread = hashes(range(0, full_at, 40))
+    for start in range(0, len(spread), 50):
+        assert store.delete_many(spread[start : start + 50]).all()
+        with pytest.raises(DiskFullError):
+            store.put_many(*rows(range(full_at, full_at + STEP)))
+    store.flush()
+    store._core.abandon()
+    with siltstone.open(path) as store:
+        assert not store.get_many(spread)[0].any()
+        assert_holds(store, [number for number in range(full_at) if number % 40])
+
+
 def test_a_store_is_not_made_on_a_full_disk(disk):
     with (disk / "ballast").open("ab", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:

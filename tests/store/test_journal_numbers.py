@@ -86,7 +86,9 @@ def test_journals_that_two_threads_add_get_numbers_of_their_own(path, host, monk
         both.wait(10)
         return usual(offset, length)
 
-    extents = [space.taken_by(store._core.volume.publish(TakeEmpty(0, BLOCK)), 0) for _ in range(2)]
+    extents = [
+        space.taken_by(store._core.volume.publish(TakeEmpty(0, BLOCK, kept=False)), 0) for _ in range(2)
+    ]
     monkeypatch.setattr(backend, "map", map_together)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(shard.store.add, extents))

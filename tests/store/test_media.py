@@ -82,7 +82,7 @@ class Script:
         self.say("huge", self.refused(self.huge_batch))
         store._core.shards.group.tick()
         store.flush()
-        store.put_many(*rows(range(52_000, 52_100), version))
+        store.put_many(*rows(range(52_000, 54_000), version))
 
     def huge_batch(self) -> None:
         """More than a journal can take."""

@@ -33,14 +33,15 @@ def test_any_number_of_shards_serves(path, shards):
 
 
 def test_a_million_rows_in_one_call(path):
-    with siltstone.open(path, **SMALL) as store:
+    with siltstone.open(path) as store:
         journals = store.info().journals
         store.put_many(*rows(np.arange(1_000_000)))
         assert store.info().journals > journals, "the test means to roll journals"
         assert_holds(store, np.arange(1_000_000))
         store.flush()
-        # Bytes a record, journals up to their end.
+        # Bytes a record, journals up to their end; and with all that is ready or kept.
         assert store.info().journal_bytes / 1_000_000 <= 51.2
+        assert store.info().volume_bytes / 1_000_000 <= 85
     with siltstone.open(path) as store:
         assert len(store) == 1_000_000
         assert_holds(store, np.arange(1_000_000))

@@ -9,6 +9,7 @@ from store_records import hashes
 
 import siltstone
 from siltstone import HashInfo
+from siltstone.format.superblock import ACTIVE, CLOSED
 
 SMALL = 64 * 1024
 
@@ -92,9 +93,11 @@ def test_nothing_is_packed_where_all_is_alive(path):
     rows = np.zeros(len(keys), np.uint64)
     with siltstone.open(path, shards=1, erase_block=SMALL) as store:
         store.put_many(keys, rows, rows)
-        before = store.info().extents
+        # The next journal may be made ready at any time.
+        before = [each for each in store.info().extents if each.state in (ACTIVE, CLOSED)]
+        assert store.info().dead_entries == 0
         store.pack()
-        assert store.info().extents == before
+        assert [each for each in store.info().extents if each.state in (ACTIVE, CLOSED)] == before
         assert isinstance(store.get(keys[5].tobytes()), HashInfo)
 
 

@@ -8,6 +8,7 @@ from store_records import assert_holds, hashes, rows
 import siltstone
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import KIND_CHECKPOINT
+from siltstone.shard.changes import Roll
 
 SMALL = 64 * 1024
 
@@ -50,6 +51,23 @@ def test_who_incarnates_waits_only_for_what_was_put_before(store, monkeypatch):
     store.incarnate()
     assert steps[0]
     assert_holds(store, range(1000))
+
+
+def test_a_shard_that_rolls_is_whole_to_others(store, monkeypatch):
+    """Housekeeping looks at it without its lock."""
+    _upkeep, shard = upkeep_of(store)
+    usual, seen = shard.volume.publish, []
+
+    def publish(change, **options):
+        if isinstance(change, Roll):
+            shard.check()
+            seen.append(shard.room)
+        return usual(change, **options)
+
+    monkeypatch.setattr(shard.volume, "publish", publish)
+    store.put_many(*rows(range(10_000)))
+    assert len(seen) >= 3
+    assert all(room > 0 for room in seen)
 
 
 def test_a_window_never_counts_less_than_nothing(store):

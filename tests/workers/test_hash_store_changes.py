@@ -14,8 +14,8 @@ from siltstone.shard.changes import Filled, Incarnate, Merge, Packed
 
 #: the same with two hash stores of shard 0, one filled and one to be filled
 STORES = VOLUME.with_extents(
-    extent(9, 8, kind=KIND_HASH_STORE, shard=0, state=CLOSED, generation=7),
-    extent(10, 9, kind=KIND_HASH_STORE, shard=0, state=EMPTY, generation=8),
+    extent(9, 10, kind=KIND_HASH_STORE, shard=0, state=CLOSED, generation=7),
+    extent(10, 11, kind=KIND_HASH_STORE, shard=0, state=EMPTY, generation=8),
 )
 NOT_FILLING = [1, 2, 3, 4, 5, 6, 7, 8, 9, 99, 2**63]
 NOT_A_HASH_STORE = [1, 2, 3, 4, 5, 6, 7, 8, 10, 99, 2**63]
@@ -49,7 +49,7 @@ def test_a_hash_store_takes_the_place_of_journals_and_keeps_what_it_needs() -> N
     assert [(each.id, each.order) for each in found.journals(0)] == [(2, 2)]
     stores = [(each.id, each.order, each.length) for each in found.hash_stores(0)]
     assert stores == [(9, 0, FIRST), (10, 1, BLOCK)]
-    assert found.extents[-1] == Extent(20, BASE + 9 * FIRST + BLOCK, FIRST - BLOCK)
+    assert found.extents[-1] == Extent(20, BASE + 11 * FIRST + BLOCK, FIRST - BLOCK)
 
 
 def test_a_merged_hash_store_takes_the_place_of_its_sources() -> None:

@@ -21,6 +21,7 @@ from siltstone_workers.machine import (
     Exit,
     Figures,
     Flush,
+    MakeSpace,
     Recover,
     Serve,
     State,
@@ -38,6 +39,7 @@ GOOD: dict[Kind, tuple[list[Any], bytes | None]] = {
     Kind.FLUSH: ([5], None),
     Kind.FIGURES: ([6], None),
     Kind.TIDY: ([8, True, False], None),
+    Kind.SPACE: ([9, True], None),
     Kind.END: ([7], None),
     Kind.EXIT: ([], None),
 }
@@ -50,6 +52,7 @@ MOVES = {
     Kind.FLUSH: (State.SERVING, State.SERVING),
     Kind.FIGURES: (State.SERVING, State.SERVING),
     Kind.TIDY: (State.SERVING, State.SERVING),
+    Kind.SPACE: (State.SERVING, State.SERVING),
     Kind.END: (State.SERVING, State.ENDED),
 }
 
@@ -116,6 +119,7 @@ def test_each_message_becomes_the_instruction_that_it_asks_for() -> None:
     assert worker.receive(good(Kind.FLUSH)) == []
     assert worker.receive(good(Kind.FIGURES)) == [Figures(6)]
     assert worker.receive(good(Kind.TIDY)) == [Tidy(8, True, False)]
+    assert worker.receive(good(Kind.SPACE)) == [MakeSpace(9, True)]
     # Who waits for a flush is served before the end.
     assert worker.receive(good(Kind.END)) == [Flush((5,)), End(7)]
     assert worker.receive(good(Kind.EXIT)) == [Exit()]

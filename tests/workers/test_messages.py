@@ -27,6 +27,7 @@ from siltstone.shard.changes import (
     TakeEmpty,
     TakeFresh,
     TakeHashStore,
+    TakeNext,
 )
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.shard.figures import ShardFigures
@@ -58,7 +59,8 @@ POSITIONS = st.builds(Position, COUNTS, COUNTS)
 PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4).map(tuple)
 SETTLED = st.builds(Settled, COUNTS, MAYBE, MAYBE, st.none() | ENDS, st.booleans())
 CHANGES = st.one_of(
-    st.builds(TakeEmpty, COUNTS, COUNTS),
+    st.builds(TakeNext, COUNTS, COUNTS),
+    st.builds(TakeEmpty, COUNTS, COUNTS, st.booleans()),
     st.builds(TakeCheckpoints, PAIRS),
     st.builds(PublishCheckpoints, PAIRS),
     st.builds(GiveCheckpoints, PAIRS),
@@ -67,7 +69,7 @@ CHANGES = st.one_of(
     st.builds(Reserve, COUNTS),
     st.builds(Roll, COUNTS, MAYBE, st.none() | ENDS, MAYBE),
     st.builds(Settle, st.lists(SETTLED, max_size=4).map(tuple)),
-    st.builds(TakeHashStore, COUNTS, COUNTS),
+    st.builds(TakeHashStore, COUNTS, COUNTS, st.booleans()),
     st.builds(
         Incarnate,
         COUNTS,
@@ -88,7 +90,7 @@ CHANGES = st.one_of(
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=30)
 RECOVERIES = st.builds(JournalRecovery, COUNTS, COUNTS, ENDS, POSITIONS, COUNTS, COUNTS, COUNTS, TEXT)
 JOURNAL_ENDS = st.builds(JournalEnd, COUNTS, COUNTS, ENDS, st.booleans())
-FIGURES = st.builds(ShardFigures, COUNTS, COUNTS, COUNTS, COUNTS, MAYBE, st.none() | POSITIONS)
+FIGURES = st.builds(ShardFigures, COUNTS, COUNTS, COUNTS, COUNTS, MAYBE, st.none() | POSITIONS, MAYBE)
 PROGRESS = st.builds(ShardProgress, COUNTS, COUNTS, COUNTS, COUNTS)
 
 
@@ -139,7 +141,8 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
         [
             change_to_wire(change)
             for change in (
-                TakeEmpty(1, 65536),
+                TakeEmpty(1, 65536, False),
+                TakeNext(1, 65536),
                 TakeFresh((1,), True),
                 Give(1, 2),
                 TakeCheckpoints(((1, 65536),)),
@@ -230,6 +233,7 @@ NAMES = st.sampled_from(
         "Settle",
         "Pack",
         "TakeHashStore",
+        "TakeNext",
         "Incarnate",
         "Merge",
         "TakeCheckpoints",

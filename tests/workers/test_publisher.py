@@ -55,7 +55,7 @@ def publisher(volume: Volume) -> Iterator[Publisher]:
 
 def asking(number: int, shard: int) -> Message:
     """The message of a worker that asks for an empty journal."""
-    bulk = pack_value(change_to_wire(TakeEmpty(shard, 2 * BLOCK)))
+    bulk = pack_value(change_to_wire(TakeEmpty(shard, 2 * BLOCK, kept=False)))
     return Message([Kind.PUBLISH, number, True], memoryview(bulk))
 
 

@@ -37,6 +37,8 @@ from siltstone.shard.changes import (
     Settled,
     TakeEmpty,
     TakeFresh,
+    TakeHashStore,
+    TakeNext,
 )
 from siltstone.shard.checkpoint_changes import (
     CHECKPOINT_SIZE_MAX,
@@ -59,7 +61,10 @@ def extent(number: int, place: int, **what: Any) -> Extent:
     return Extent(number, BASE + place * FIRST, FIRST, **what)
 
 
-#: shard 0 and shard 1 each have a journal in every state, and shard 0 a reserve; one extent is free
+#: shard 0 and shard 1 each have a journal in every state, and shard 0 all the reserve that it needs; one extent is free
+RESERVE = Extent(4, BASE + 8 * FIRST, 2 * FIRST, KIND_RESERVE, 0)
+#: behind all of them
+END_OF_ALL = BASE + 10 * FIRST
 VOLUME = Superblock(
     uuid=bytes(range(16)),
     erase_block=BLOCK,
@@ -73,11 +78,11 @@ VOLUME = Superblock(
         extent(1, 0, kind=KIND_JOURNAL, shard=0, order=1, state=CLOSED, generation=2, end=END),
         extent(2, 1, kind=KIND_JOURNAL, shard=0, order=2, state=ACTIVE, generation=3),
         extent(3, 2, kind=KIND_JOURNAL, shard=0, state=EMPTY, generation=4),
-        extent(4, 3, kind=KIND_RESERVE, shard=0),
         extent(5, 4),
         extent(6, 5, kind=KIND_JOURNAL, shard=1, order=1, state=CLOSED, generation=5, end=END),
         extent(7, 6, kind=KIND_JOURNAL, shard=1, order=2, state=ACTIVE, generation=6),
         extent(8, 7, kind=KIND_JOURNAL, shard=1, state=EMPTY, generation=7),
+        RESERVE,
     ),
 )
 OWN = {CLOSED: 1, ACTIVE: 2, EMPTY: 3, KIND_RESERVE: 4, KIND_FREE: 5}
@@ -145,7 +150,12 @@ def test_a_shard_cannot_say_that_anothers_journal_is_its_own() -> None:
     # Nor name the other shard without being seen to.
     assert Give(1, 8).shards(VOLUME) == {1}
     assert Roll(1, 7, END, 8).shards(VOLUME) == {1}
-    assert TakeEmpty(1, 1).shards(VOLUME) == Reserve(1).shards(VOLUME) == {1}
+    assert (
+        TakeEmpty(1, 1, False).shards(VOLUME)
+        == TakeNext(1, 1).shards(VOLUME)
+        == Reserve(1).shards(VOLUME)
+        == {1}
+    )
     assert TakeFresh((0, 1), True).shards(VOLUME) == {0, 1}
     both = Settle((Settled(0, 3, None, None, False), Settled(1, 8, None, None, False)))
     assert both.shards(VOLUME) == {0, 1}
@@ -154,14 +164,14 @@ def test_a_shard_cannot_say_that_anothers_journal_is_its_own() -> None:
 @pytest.mark.parametrize("size", [JOURNAL_SIZE_MAX + 1, 2**63, 2**64 - 1])
 def test_a_journal_larger_than_any_may_be_is_not_taken(size: int) -> None:
     with pytest.raises(BatchTooLargeError):
-        TakeEmpty(0, size)(VOLUME)
+        TakeEmpty(0, size, False)(VOLUME)
 
 
 # ---- what is made
 
 
 def test_an_empty_journal_is_taken_from_free_space_that_fits() -> None:
-    found = changed(TakeEmpty(1, FIRST))
+    found = changed(TakeEmpty(1, FIRST, False))
     taken = extent(5, 4, kind=KIND_JOURNAL, shard=1, state=EMPTY, generation=9)
     assert differences(found) == {5: taken}
     assert taken_by(found, 1) == taken
@@ -171,7 +181,7 @@ def test_an_empty_journal_is_taken_from_free_space_that_fits() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK])
 def test_what_is_left_of_the_space_stays_free(size: int) -> None:
-    found = changed(TakeEmpty(1, size))
+    found = changed(TakeEmpty(1, size, False))
     offset = BASE + 4 * FIRST
     assert differences(found) == {
         5: Extent(5, offset, BLOCK, KIND_JOURNAL, 1, 0, EMPTY, generation=9),
@@ -181,15 +191,18 @@ def test_what_is_left_of_the_space_stays_free(size: int) -> None:
 
 
 def test_an_empty_journal_is_taken_at_the_end_where_no_space_fits() -> None:
-    found = changed(TakeEmpty(1, FIRST + 1))
+    found = changed(TakeEmpty(1, FIRST + 1, False))
     assert differences(found) == {
-        20: Extent(20, BASE + 8 * FIRST, FIRST + BLOCK, KIND_JOURNAL, 1, 0, EMPTY, generation=9)
+        20: Extent(20, END_OF_ALL, FIRST + BLOCK, KIND_JOURNAL, 1, 0, EMPTY, generation=9)
     }
 
 
 def test_fresh_journals_come_from_what_was_kept_for_them() -> None:
     found = changed(TakeFresh((0,), kept=True))
-    assert differences(found) == {4: extent(4, 3, kind=KIND_JOURNAL, shard=0, state=EMPTY, generation=9)}
+    assert differences(found) == {
+        4: extent(4, 8, kind=KIND_JOURNAL, shard=0, state=EMPTY, generation=9),
+        20: extent(20, 9, kind=KIND_RESERVE, shard=0),
+    }
     # A shard for which nothing was kept gets new space.
     assert differences(changed(TakeFresh((1,), kept=True))) == {
         5: extent(5, 4, kind=KIND_JOURNAL, shard=1, state=EMPTY, generation=9)
@@ -200,17 +213,17 @@ def test_fresh_journals_of_new_space_leave_the_reserve_and_make_one() -> None:
     found = changed(TakeFresh((0, 2), kept=False))
     assert differences(found) == {
         5: extent(5, 4, kind=KIND_JOURNAL, shard=0, state=EMPTY, generation=9),
-        20: extent(20, 8, kind=KIND_JOURNAL, shard=2, state=EMPTY, generation=9),
-        21: extent(21, 9, kind=KIND_RESERVE, shard=2),
+        20: extent(20, 10, kind=KIND_JOURNAL, shard=2, state=EMPTY, generation=9),
+        21: extent(21, 11, kind=KIND_RESERVE, shard=2),
     }
 
 
 def test_a_journal_that_is_given_back_joins_the_free_space_beside_it() -> None:
     assert differences(changed(Give(0, 3))) == {3: extent(3, 2)}
     found = changed(Give(1, 8), VOLUME.with_extents(extent(7, 6)))
-    assert [each for each in found.extents if each.offset >= BASE + 6 * FIRST] == [
-        Extent(8, BASE + 6 * FIRST, 2 * FIRST, state=FREE)
-    ]
+    assert found.extent(8) == Extent(8, BASE + 6 * FIRST, 2 * FIRST, state=FREE)
+    # The shard had no reserve.
+    assert found.extent(5) == extent(5, 4, kind=KIND_RESERVE, shard=1)
 
 
 def test_a_reserve_is_kept_once() -> None:
@@ -238,14 +251,16 @@ def test_what_was_recovered_is_closed_or_becomes_the_reserve(dropped: bool) -> N
     found = changed(Settle((Settled(0, 3, 2, END, dropped), Settled(1, 8, 7, END, dropped))))
     if not dropped:
         closed = {number: replace(VOLUME.extent(number), state=CLOSED, end=END) for number in (2, 7)}
-        assert differences(found) == {3: fresh[0], 8: fresh[1], **closed}
+        kept = {5: extent(5, 4, kind=KIND_RESERVE, shard=1)}
+        assert differences(found) == {3: fresh[0], 8: fresh[1], **closed, **kept}
         return
-    # Shard 0 has a reserve already: its journal's space is free, that of shard 1 is kept for it.
+    # Shard 0 has its reserve already. Shard 1 has none: of what is free now as much is kept as it needs.
     assert differences(found) == {
         3: fresh[0],
         8: fresh[1],
-        2: extent(2, 1),
-        7: extent(7, 6, kind=KIND_RESERVE, shard=1),
+        2: extent(2, 1, kind=KIND_RESERVE, shard=1),
+        5: extent(5, 4, kind=KIND_RESERVE, shard=1),
+        7: extent(7, 6),
     }
 
 
@@ -266,7 +281,9 @@ MAYBE = st.none() | NUMBERS
 PAIRS = st.lists(st.tuples(st.just(0), NUMBERS | st.just(FIRST)), max_size=3).map(tuple)
 ENDS = st.none() | st.just(END) | st.builds(End, NUMBERS, NUMBERS, MAYBE, NUMBERS)
 CHANGES = st.one_of(
-    st.builds(TakeEmpty, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1)),
+    st.builds(TakeEmpty, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1), st.booleans()),
+    st.builds(TakeHashStore, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1), st.booleans()),
+    st.builds(TakeNext, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1)),
     st.builds(TakeFresh, st.lists(st.just(0), max_size=3).map(tuple), st.booleans()),
     st.builds(TakeCheckpoints, PAIRS),
     st.builds(PublishCheckpoints, PAIRS),
@@ -302,7 +319,7 @@ def test_a_checkpoint_takes_the_place_of_the_one_before() -> None:
     taken = changed(TakeCheckpoints(((0, FIRST), (1, 3 * JOURNAL_SIZE_MAX))))
     assert differences(taken) == {
         5: extent(5, 4, kind=KIND_CHECKPOINT, shard=0, state=EMPTY, generation=9),
-        20: Extent(20, BASE + 8 * FIRST, 3 * JOURNAL_SIZE_MAX, KIND_CHECKPOINT, 1, 0, EMPTY, generation=9),
+        20: Extent(20, END_OF_ALL, 3 * JOURNAL_SIZE_MAX, KIND_CHECKPOINT, 1, 0, EMPTY, generation=9),
     }
     assert allocator.checkpoint_of(taken, 0) is None
     assert taken_by(taken, 1, checkpoint=True).id == 20
@@ -336,6 +353,14 @@ def test_what_is_packed_from_several_takes_the_newest_place() -> None:
     closed = replace(VOLUME.extent(2), state=CLOSED, end=END)
     found = changed(Pack(0, (1, 2), (Packed(3, END),)), VOLUME.with_extents(closed))
     assert [(each.id, each.order) for each in found.journals(0)] == [(3, 2)]
+
+
+def test_what_is_packed_into_more_moves_what_comes_behind() -> None:
+    more = Extent(9, END_OF_ALL, FIRST, KIND_JOURNAL, 0, state=EMPTY, generation=8)
+    packed = (Packed(3, END), Packed(9, END))
+    found = changed(Pack(0, (1,), packed), VOLUME.with_extents(more))
+    assert [(each.id, each.order) for each in found.journals(0)] == [(3, 1), (9, 2), (2, 3)]
+    assert found.journals(1) == VOLUME.journals(1)
 
 
 def test_only_neighbours_are_packed_together() -> None:

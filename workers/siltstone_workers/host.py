@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from siltstone.errors import (
     StateError,
 )
 from siltstone.plugin.hosting import Hosting, ShardHost
+from siltstone.shard.batches import FITS_BYTES, check_batch
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.replaying import ReplayProgress
-from siltstone.shard.shard import FITS_BYTES, check_batch
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
@@ -27,6 +28,7 @@ from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
 from siltstone_workers.sharing import Sharing, describe
+from siltstone_workers.upkeep import result_with_space, tidy
 from siltstone_workers.usage import worker_info
 
 if TYPE_CHECKING:
@@ -196,20 +198,21 @@ class ProcessHost(ShardHost):
 
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
         self._check(streams)
-        waiting: list[tuple[WorkerProcess, Answer]] = []
+        waiting: list[tuple[WorkerProcess, Answer, Callable[[], Answer | None]]] = []
         errors: list[SiltstoneError] = []
         try:
             for shard, (stream, records) in streams.items():
                 keeper = self._keeper(shard)
                 process = keeper.serving(shard)
-                answer = process.append(keeper.ledgers[shard], stream, records)
+                append = partial(process.append, keeper.ledgers[shard], stream, records)
+                answer = append()
                 if answer is not None:
-                    waiting.append((process, answer))
+                    waiting.append((process, answer, append))
         finally:
             self._count_put()
-            for process, answer in waiting:
+            for process, answer, again in waiting:
                 try:
-                    process.result(answer, Kind.APPEND)
+                    result_with_space(process, answer, again, self._keepers, self.volume, Kind.APPEND)
                 except SiltstoneError as error:
                     errors.append(error)
         if errors:
@@ -244,13 +247,12 @@ class ProcessHost(ShardHost):
         self.volume.check_process()
         keeper = self._keeper(shard)
         process = keeper.serving(shard)
+        ask = partial(process.delete, shard, kind, keys)
         try:
-            found = process.result(process.delete(shard, kind, keys), Kind.DELETE)
+            found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)
         finally:
             self._count_put()
-        return (
-            np.zeros(len(keys), np.bool_) if found is None else np.frombuffer(found, np.uint8).view(np.bool_)
-        )
+        return np.frombuffer(bytes(len(keys)) if found is None else found, np.uint8).view(np.bool_)
 
     @property
     def losses(self) -> int:
@@ -262,13 +264,7 @@ class ProcessHost(ShardHost):
 
     def tidy(self, *, incarnate: bool) -> None:
         self.volume.check_process()
-        left = [keeper.serving(keeper.shards[0]) for keeper in self._keepers]
-        begin = True
-        while left:
-            # Step by step: each answer comes within the deadline.
-            asked = [(process, process.ask(Kind.TIDY, incarnate, begin)) for process in left]
-            left = [process for process, answer in asked if process.result(answer, Kind.TIDY) is not None]
-            begin = False
+        tidy([keeper.serving(keeper.shards[0]) for keeper in self._keepers], incarnate=incarnate)
 
     def flush(self) -> None:
         self.volume.check_process()

@@ -93,6 +93,14 @@ class Tidy:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeSpace:
+    """Free what is dead, however much must be copied for it where it is for deletions; answer whether that gave any."""
+
+    request: int
+    deletes: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Answer with the shards in figures."""
 
@@ -111,7 +119,7 @@ class Exit:
     """End the process."""
 
 
-Instruction = Recover | Serve | Append | Delete | Flush | Tidy | Figures | End | Exit
+Instruction = Recover | Serve | Append | Delete | Flush | Tidy | MakeSpace | Figures | End | Exit
 
 
 @dataclass(slots=True)
@@ -151,6 +159,10 @@ class WorkerMachine:
             request, incarnate, begin = expect(fields, int, bool, bool)
             self._must_be(State.SERVING, kind)
             return [Tidy(request, incarnate, begin)]
+        if kind == Kind.SPACE:
+            request, deletes = expect(fields, int, bool)
+            self._must_be(State.SERVING, kind)
+            return [MakeSpace(request, deletes)]
         if kind == Kind.FIGURES:
             (request,) = expect(fields, int)
             self._must_be(State.SERVING, kind)

@@ -9,6 +9,7 @@
 | core | DELETE, id, shard, type, key size, bulk: keys | REPLY, bulk: a byte a key |
 | core | FLUSH, id | REPLY |
 | core | TIDY, id, incarnate, begin | REPLY, with bulk where there may be more to do |
+| core | SPACE, id, for deletions | REPLY, with bulk where some was freed |
 | core | FIGURES, id | REPLY, bulk |
 | core | END, id | REPLY, bulk: the ends |
 | core | EXIT | the worker ends |
@@ -71,6 +72,7 @@ class Kind(IntEnum):
     REPLY = 17
     CREDIT = 18
     TIDY = 19
+    SPACE = 20
 
 
 class ShardProgress(NamedTuple):
@@ -142,6 +144,7 @@ def _name(fields: Sequence[Any]) -> str:
 _CHANGES: Final[dict[str, type[Any]]] = {
     kind.__name__: kind
     for kind in (
+        changes.TakeNext,
         changes.TakeEmpty,
         changes.TakeFresh,
         changes.Give,
@@ -206,6 +209,10 @@ def _change(value: Any) -> ShardChange:
     if kind is changes.Merge:
         shard, sources, merged = items
         return changes.Merge(_count(shard), _counts(sources), _filled(merged))
+    if kind in (changes.TakeEmpty, changes.TakeHashStore):
+        shard, size, kept = items
+        of_space: ShardChange = kind(_count(shard), _count(size), _flag(kept))
+        return of_space
     if kind is changes.TakeFresh:
         numbers, kept = items
         return changes.TakeFresh(tuple(map(_count, _list(numbers))), _flag(kept))
@@ -302,8 +309,9 @@ def _figures(value: Any) -> list[ShardFigures]:
             _count(size),
             _count_or_none(journal),
             None if position is None else _position(position),
+            _count_or_none(dead),
         )
-        for shard, records, most, size, journal, position in (_list(one, 6) for one in _list(value))
+        for shard, records, most, size, journal, position, dead in (_list(one, 7) for one in _list(value))
     ]
 
 

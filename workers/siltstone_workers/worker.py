@@ -77,7 +77,7 @@ class Worker:
         self._group: ShardGroup | None = None
         self._wake = threading.Event()
         self._reports = 0
-        self._tidying: deque[machine.Tidy] = deque()
+        self._tidying: deque[machine.Tidy | machine.MakeSpace] = deque()
 
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
@@ -118,7 +118,7 @@ class Worker:
                 self._attempt(request, lambda: self._recover(clean))
             case machine.Serve(request, consumed):
                 self._attempt(request, lambda: self._serve(consumed))
-            case machine.Tidy():
+            case machine.Tidy() | machine.MakeSpace():
                 # Not here: it takes long, and what is put meanwhile must not wait for it.
                 self._tidying.append(instruction)
                 self._wake.set()
@@ -262,11 +262,15 @@ class Worker:
         except BaseException:  # noqa: BLE001 - it is the core that is gone, or a bug: no worker goes on without a keeper
             os._exit(1)
 
-    def _tidy(self, wanted: machine.Tidy) -> None:
+    def _tidy(self, wanted: machine.Tidy | machine.MakeSpace) -> None:
         error: SiltstoneError | None = None
         more = False
         try:
-            more = self._shards().upkeep.tidy(incarnate=wanted.incarnate, begin=wanted.begin)
+            upkeep = self._shards().upkeep
+            if isinstance(wanted, machine.Tidy):
+                more = upkeep.tidy(incarnate=wanted.incarnate, begin=wanted.begin)
+            else:
+                more = upkeep.make_space(deletes=wanted.deletes, here=True)
         except SiltstoneError as refused:
             error = refused.to_keep()
         wire = None if error is None else error_to_wire(error)

@@ -9,7 +9,7 @@ import numpy as np
 from siltstone.core.columns import key_rows, one_key, payload_rows
 from siltstone.errors import StateError
 from siltstone.format.constants import ENTRY_HEADER_SIZE
-from siltstone.shard.shard import delete_stream
+from siltstone.shard.batches import delete_stream
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from siltstone.format.constants import CLUSTER_SIZE, FORMAT_VERSION, SLOT_CLUSTERS
-from siltstone.format.superblock import CLOSED, KIND_CHECKPOINT, KIND_JOURNAL, Extent, Superblock
+from siltstone.format.superblock import (
+    CLOSED,
+    KIND_CHECKPOINT,
+    KIND_HASH_STORE,
+    KIND_JOURNAL,
+    Extent,
+    Superblock,
+)
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -59,9 +66,11 @@ class WorkerSummary:
 class StoreInfo:
     """A store in figures. Sizes in bytes.
 
-    `journal_bytes` counts journals up to their end, their two tail slots included; `free_bytes` what lies in
-    free extents; `reserved_bytes` what only recovery may take; `clean` whether the opening before this one
-    was closed cleanly; `index_records_max` where the index reaches its budget.
+    `journal_bytes` counts journals up to their end, their two tail slots included; `dead_entries` what of their entries
+    no longer counts, deletions among them, None where another process has the store open; `hash_store_bytes` and
+    `checkpoint_bytes` count whole extents; `free_bytes` what lies in free extents; `reserved_bytes` what only
+    recovery, packing and deletions may take; `clean` whether the opening before this one was closed cleanly;
+    `index_records_max` where the index reaches its budget.
     """
 
     url: str
@@ -74,6 +83,10 @@ class StoreInfo:
     index_records_max: int
     journals: int
     journal_bytes: int
+    dead_entries: int | None
+    hash_stores: int
+    hash_store_bytes: int
+    checkpoint_bytes: int
     volume_bytes: int
     free_bytes: int
     reserved_bytes: int
@@ -102,6 +115,7 @@ def describe(core: Core) -> StoreInfo:
     """The figures of an open store."""
     superblock: Superblock = core.volume.superblock
     shards = core.shards.figures()
+    dead = [each.dead for each in shards]
     positions: dict[int, Position] = {
         each.journal: each.position
         for each in shards
@@ -131,6 +145,10 @@ def describe(core: Core) -> StoreInfo:
         index_records_max=sum(each.records_max for each in shards),
         journals=len(superblock.journals()),
         journal_bytes=sum(extent.used for extent in extents if extent.kind == KIND_JOURNAL),
+        dead_entries=None if None in dead else sum(each or 0 for each in dead),
+        hash_stores=len(superblock.hash_stores()),
+        hash_store_bytes=sum(extent.length for extent in extents if extent.kind == KIND_HASH_STORE),
+        checkpoint_bytes=sum(extent.length for extent in extents if extent.kind == KIND_CHECKPOINT),
         volume_bytes=core.volume.backend.size,
         free_bytes=allocator.free_bytes(superblock),
         reserved_bytes=sum(extent.length for extent in extents if extent.kind == "reserve"),

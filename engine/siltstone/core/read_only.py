@@ -48,6 +48,7 @@ class ReadOnlyShards(OpenShards):
                 store.memory,
                 ends[number].journal if number in ends else None,
                 ends[number].end.position if number in ends else None,
+                store.dead,
             )
             for number, store in enumerate(self._stores)
         )

@@ -134,6 +134,12 @@ class LogStore:
         return records + count_deletions(stream) if self._hash_stores else records
 
     @property
+    def dead(self) -> int:
+        """Entries in the journals that no longer count, deletions among them."""
+        tallies = [self.index.tally(number) for number in list(self._numbers.values())]
+        return sum(entries - keyless - named for entries, _deletions, keyless, named in tallies)
+
+    @property
     def memory(self) -> int:
         """Of the index, and of what is kept of the hash stores [bytes]."""
         views: tuple[HashStoreView, ...] = self.index.older.views if self.index.older else ()

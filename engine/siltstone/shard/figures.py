@@ -19,6 +19,7 @@ class ShardFigures:
     :param index_bytes: memory of the index [bytes]
     :param journal: extent id of its active journal, or None
     :param position: how far that is filled
+    :param dead: entries in its journals that no longer count, deletions among them; None: not known
     """
 
     shard: int
@@ -27,3 +28,4 @@ class ShardFigures:
     index_bytes: int
     journal: int | None = None
     position: Position | None = None
+    dead: int | None = None

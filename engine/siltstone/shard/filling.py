@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from siltstone.errors import MediumError, SiltstoneError
+from siltstone.errors import DiskFullError, MediumError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.seal import journal_key
 from siltstone.hash_store.builder import HashStoreBuilder
 from siltstone.hash_store.extent import plan
 from siltstone.shard import space
-from siltstone.shard.changes import Filled, Give, TakeHashStore
-from siltstone.volume.allocator import round_to_erase_blocks
+from siltstone.shard.changes import Filled, Give, TakeEmpty, TakeHashStore
+from siltstone.volume.allocator import reserves_of, round_to_erase_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,9 +59,7 @@ def fill_hash_store(
     :param entries: how many at most, of `entry_bytes` in all at most, none larger than `largest` [bytes]
     """
     volume, clusters = shard.volume, plan(entries, entry_bytes, largest)
-    extent = space.taken_by(
-        volume.publish(TakeHashStore(shard.number, clusters * CLUSTER_SIZE), optional=True), shard.number
-    )
+    extent = take_to_clean(shard, TakeHashStore, clusters * CLUSTER_SIZE)
     try:
         builder = HashStoreBuilder(
             journal_key(volume.superblock.uuid, extent.id, extent.generation),
@@ -83,6 +81,26 @@ def fill_hash_store(
         raise
     give_back(shard, extent)
     return None
+
+
+def take_to_clean(shard: Shard, kind: type[TakeEmpty | TakeHashStore], size: int) -> Extent:
+    """An extent of `size` bytes for what takes the place of others; of the shard's reserve where there is no other.
+
+    DiskFullError where that does not suffice either.
+    """
+    volume = shard.volume
+    try:
+        superblock = volume.publish(kind(shard.number, size, kept=False), optional=True)
+    except DiskFullError:
+        block = volume.superblock.erase_block
+        size = round_to_erase_blocks(size, block)
+        kept = [each.length for each in reserves_of(volume.superblock, shard.number)]
+        # A recovery can use an empty journal that was meant for copies, but no hash store.
+        left = 0 if kind is TakeEmpty else space.first_size(block)
+        if volume.poisoned or max(kept, default=0) < size or sum(kept) < size + left:
+            raise
+        superblock = volume.publish(kind(shard.number, size, kept=True))
+    return space.taken_by(superblock, shard.number)
 
 
 def filled(extent: Extent | None) -> Filled | None:

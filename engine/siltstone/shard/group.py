@@ -6,22 +6,24 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from siltstone.errors import ClosedError, DiskFullError, JournalFullError, LogStoreFullError, SiltstoneError
 from siltstone.format.superblock import ACTIVE
 from siltstone.shard.attempts import Attempts
+from siltstone.shard.batches import FITS_BYTES, check_batch, delete_stream
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.merging import OnFull
-from siltstone.shard.shard import FITS_BYTES, Shard, check_batch, delete_stream
 from siltstone.shard.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
 
 _log = logging.getLogger(__name__)
@@ -102,15 +104,28 @@ class ShardGroup:
         return True
 
     def delete(self, number: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Delete those of the (n, size) keys that one shard has, as one batch; which it had."""
+        """Delete those of the (n, size) keys that one shard has; which it had.
+
+        As one batch, where there is space for it; in smaller ones on a full volume.
+        """
         shard = self._shard(number)
+        try:
+            return self._delete(shard, kind, keys)
+        except DiskFullError:
+            half = len(keys) // 2
+            if half == 0:
+                raise
+            parts = (keys[:half], keys[half:])
+            return np.concatenate([self.delete(number, kind, part) for part in parts])
+
+    def _delete(self, shard: Shard, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         stream = delete_stream(kind, keys)
         check_batch(stream)
         while True:
             try:
                 return shard.delete(kind, keys)
             except JournalFullError:
-                self._roll(shard, stream)
+                self._roll(shard, stream, deletes=True)
             except LogStoreFullError:
                 if not self.upkeep.make_index_room(shard, len(keys)):
                     raise
@@ -124,14 +139,18 @@ class ShardGroup:
         if not self.shards:
             raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
-    def _roll(self, shard: Shard, stream: NDArray[np.uint8]) -> None:
+    def _roll(self, shard: Shard, stream: NDArray[np.uint8], *, deletes: bool = False) -> None:
+        reserve = False
         while True:
             try:
                 with self._flush_lock:
-                    shard.roll(stream)
+                    shard.roll(stream, reserve=reserve)
             except DiskFullError:
-                if not self.upkeep.make_space():
+                if self.upkeep.make_space(deletes=deletes):
+                    continue
+                if not deletes or reserve:
                     raise
+                reserve = True
             else:
                 return
 
@@ -234,6 +253,7 @@ class ShardGroup:
                 shard.store.memory,
                 None if shard.journal is None else shard.journal.extent.id,
                 None if shard.journal is None else shard.journal.position,
+                shard.store.dead,
             )
             for number, shard in sorted(self.shards.items())
         )

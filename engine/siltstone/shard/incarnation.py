@@ -14,8 +14,9 @@ from siltstone.hash_store.sorting import sort_entries
 from siltstone.index.table import NO_PLACE
 from siltstone.log_store.deletions import entry_mask
 from siltstone.shard.changes import Incarnate
+from siltstone.shard.choosing import Run
 from siltstone.shard.filling import fill_hash_store, filled, give_back
-from siltstone.shard.packing import Packing, Run
+from siltstone.shard.packing import Packing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_bac
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from siltstone.format.superblock import Extent
+    from siltstone.format.superblock import Extent, Superblock
     from siltstone.shard.shard import Shard
 
 #: hash stores of a shard in a window over the newest records, unless told otherwise
@@ -124,8 +124,7 @@ def replace(shard: Shard, left: Sequence[Extent], sources: Sequence[Extent], mer
         shard.volume.publish(change)
 
 
-def closed_bytes(shard: Shard) -> int:
+def closed_bytes(superblock: Superblock, shard: int) -> int:
     """Bytes of the closed journals and hash stores of a shard."""
-    superblock = shard.volume.superblock
-    extents = (*superblock.hash_stores(shard.number), *superblock.journals(shard.number))
+    extents = (*superblock.hash_stores(shard), *superblock.journals(shard))
     return sum(extent.length for extent in extents if extent.state == CLOSED)

@@ -302,9 +302,10 @@ def _settled(plan: _Plan) -> Settled:
 
 
 def _restore_reserves(volume: ShardVolume, plans: Sequence[_Plan]) -> None:
-    """Give each shard that used its reserve another one, if there is space."""
+    """Keep again what each shard needs, if there is space."""
     for plan in plans:
-        if allocator.reserve_of(volume.superblock, plan.number) is None:
+        superblock = volume.superblock
+        if allocator.reserved_bytes(superblock, plan.number) < space.reserve_size(superblock, plan.number):
             try:
                 volume.publish(Reserve(plan.number), optional=True)
             except DiskFullError:

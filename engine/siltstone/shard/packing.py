@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from siltstone.errors import DiskFullError, StateError
+from siltstone.errors import StateError
 from siltstone.format.constants import (
-    BODY_SIZE,
     CLUSTER_SIZE,
-    ENTRY_SIZE_MAX,
     JOURNAL_SIZE_MAX,
-    SLOT_CLUSTERS,
 )
-from siltstone.format.superblock import CLOSED
+from siltstone.index.table import NO_PLACE
 from siltstone.journal.log_reader import LogReader
-from siltstone.shard import space
-from siltstone.shard.changes import Pack, Packed, TakeEmpty, TakeFresh
-from siltstone.shard.filling import Unflushed, give_back, switching
+from siltstone.shard.changes import Pack, Packed, TakeEmpty
+from siltstone.shard.choosing import PIECE_CLUSTERS, copied_bytes, pieces
+from siltstone.shard.filling import Unflushed, give_back, switching, take_to_clean
+from siltstone.volume.allocator import round_to_erase_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy import uint64
@@ -32,63 +30,8 @@ if TYPE_CHECKING:
 
     from siltstone.format.superblock import Extent
     from siltstone.journal.sealed import SealedJournal
-    from siltstone.log_store.log_store import JournalTally
+    from siltstone.shard.choosing import Run
     from siltstone.shard.shard import Shard
-
-#: clusters that are looked through at once: half a millisecond in which the shard takes no entries
-_PIECE_CLUSTERS = 64
-#: most bytes of entries that one fresh journal gets
-_OUTPUT_BYTES = (JOURNAL_SIZE_MAX // CLUSTER_SIZE - SLOT_CLUSTERS - 2) * (BODY_SIZE - ENTRY_SIZE_MAX)
-
-
-class Candidate(NamedTuple):
-    """A closed journal that may be packed, and what is in it."""
-
-    extent: Extent
-    tally: JournalTally
-
-    def kept(self, *, oldest: bool) -> int:
-        """At most so many of its entries still count; `oldest`: nothing older has what its deletions delete."""
-        held = self.tally.named + self.tally.keyless
-        return held if oldest else min(self.tally.entries, held + self.tally.deletions)
-
-
-class Run(NamedTuple):
-    """Neighbouring journals that are packed together, oldest first; `oldest`: no journal is older."""
-
-    sources: tuple[Extent, ...]
-    oldest: bool
-
-
-def choose(candidates: Sequence[Candidate]) -> Run | None:
-    """Which of a shard's closed journals, oldest first, are more than half dead; None where packing does not pay.
-
-    The oldest ones together, since only there deletions are given up: so that what is put and deleted for ever stays
-    within twice what is alive. Else any neighbours of which each is more than half dead.
-    """
-    entries = kept = 0
-    for number, candidate in enumerate(candidates, 1):
-        entries += candidate.tally.entries
-        kept += candidate.kept(oldest=True)
-        if 2 * kept < entries or entries == 0:
-            return Run(tuple(each.extent for each in candidates[:number]), oldest=True)
-    run: list[Extent] = []
-    for candidate in candidates:
-        if 2 * candidate.kept(oldest=False) < candidate.tally.entries:
-            run.append(candidate.extent)
-        elif run:
-            break
-    return Run(tuple(run), oldest=False) if run else None
-
-
-def worth_packing(shard: Shard) -> Run | None:
-    """Journals of a shard that are more than half dead, or None."""
-    candidates = []
-    for extent in shard.volume.superblock.journals(shard.number):
-        tally = shard.store.tally(extent)
-        if extent.state == CLOSED and tally is not None:
-            candidates.append(Candidate(extent, tally))
-    return choose(candidates)
 
 
 class _Piece(NamedTuple):
@@ -109,10 +52,15 @@ class _Output:
 class Packing:
     """One run of journals on its way into fresh ones. Copies and switches once.
 
+    Takes the memory of what is kept, at most the largest journal's.
+
     :param shard: theirs
     :param run: what is packed
     :param flush: returns once all that was appended to the shard is durable
     """
+
+    #: that are looked through at once: half a millisecond in which the shard takes no entries
+    piece_clusters = 64
 
     def __init__(self, shard: Shard, run: Run, flush: Callable[[], None]) -> None:
         self._shard = shard
@@ -127,12 +75,13 @@ class Packing:
     def carry_out(self) -> None:
         """Copy what counts, let the index name the copies, free the sources; durable when it returns.
 
-        Takes the memory of what is kept, at most the largest journal's. DiskFullError where there is no space for
-        the copies, DamageError where a source is not as it was written: nothing is changed then.
+        DiskFullError where there is no space for the copies, DamageError where a source is not as it was written:
+        nothing is changed then.
         """
         try:
             for source in self._run.sources:
                 self._copy(source)
+            self._top_up()
             self._write_out()
             self._make_durable()
         except BaseException:
@@ -143,17 +92,25 @@ class Packing:
 
     # ---- copying
 
+    def _top_up(self) -> None:
+        """Whatever else is to go to the last of the fresh journals."""
+
     def _copy(self, source: Extent) -> None:
+        for clusters, first, last_used in self._clusters(source):
+            self._keep(source, clusters, first, last_used)
+
+    def _clusters(self, source: Extent) -> Iterator[tuple[memoryview, int, int]]:
+        """Some clusters of a journal after the other, the number of the first and the bytes used in the last."""
         volume = self._shard.volume
         end = source.end
         assert end is not None
         reader = LogReader(volume.backend, volume.superblock.uuid, source)
         for first, data in reader.chunks(end.cluster):
-            for start in range(0, len(data) // CLUSTER_SIZE, _PIECE_CLUSTERS):
-                piece = data[start * CLUSTER_SIZE :][: _PIECE_CLUSTERS * CLUSTER_SIZE]
-                self._keep(source, piece, first + start, CLUSTER_SIZE)
+            for start in range(0, len(data) // CLUSTER_SIZE, self.piece_clusters):
+                piece = data[start * CLUSTER_SIZE :][: self.piece_clusters * CLUSTER_SIZE]
+                yield piece, first + start, CLUSTER_SIZE
         last, _slot = reader.last_cluster(end)
-        self._keep(source, last, end.cluster, end.byte)
+        yield last, end.cluster, end.byte
 
     def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
         stream, places, largest = self._living(source, clusters, first, last_used)
@@ -170,20 +127,22 @@ class Packing:
 
     def _add(self, stream: NDArray[np.uint8], places: NDArray[uint64], largest: int) -> None:
         """Let entries go to a fresh journal."""
-        if self._held + len(stream) > _OUTPUT_BYTES:
+        if not self._fits(self._held + len(stream), max(largest, self._largest)):
             self._write_out()
         self._pieces.append(_Piece(stream.copy(), places.copy()))
         self._held += len(stream)
         self._largest = max(self._largest, largest)
+
+    def _fits(self, entry_bytes: int, largest: int) -> bool:
+        """Whether so many bytes of entries can go to one fresh journal."""
+        return copied_bytes(entry_bytes, largest) <= JOURNAL_SIZE_MAX
 
     def _write_out(self) -> None:
         """Write what has gathered to a journal of its own."""
         if not self._pieces:
             return
         shard = self._shard
-        # A cluster is left when the next entry does not fit: less than the largest one is lost in each.
-        clusters = -(-self._held // (BODY_SIZE - 1 - self._largest)) + 1
-        extent = self._take((SLOT_CLUSTERS + clusters) * CLUSTER_SIZE)
+        extent = take_to_clean(shard, TakeEmpty, copied_bytes(self._held, self._largest))
         try:
             output = _Output(shard.new_journal(extent))
         except BaseException:
@@ -194,17 +153,6 @@ class Packing:
         for piece in self._pieces:
             output.copies.append((piece, output.journal.append_stream(piece.stream)))
         self._pieces, self._held = [], 0
-
-    def _take(self, size: int) -> Extent:
-        """An empty journal of `size` bytes; the shard's reserve where there is no other space and it suffices."""
-        shard, volume = self._shard, self._shard.volume
-        try:
-            superblock = volume.publish(TakeEmpty(shard.number, size), optional=True)
-        except DiskFullError:
-            if volume.poisoned or size > space.first_size(volume.superblock.erase_block):
-                raise
-            superblock = volume.publish(TakeFresh((shard.number,), kept=True))
-        return space.taken_by(superblock, shard.number)
 
     def _make_durable(self) -> None:
         # What made the entries that are given up dead must not be lost after them.
@@ -255,3 +203,41 @@ class Packing:
         with shard.lock:
             for source in self._run.sources:
                 store.remove(source)
+
+
+class Cleaning(Packing):
+    """As packing, where space is so short that the copies must go to whatever pieces there are, and fill them.
+
+    :param behind: the journals behind the run, oldest first; some entries of them go where there is room left. They
+        are there twice until their journal is packed as well, and a replay in between names the second.
+    """
+
+    piece_clusters = PIECE_CLUSTERS
+
+    def __init__(
+        self, shard: Shard, run: Run, flush: Callable[[], None], behind: Sequence[Extent] = ()
+    ) -> None:
+        super().__init__(shard, run, flush)
+        self._behind = behind
+
+    def _top_up(self) -> None:
+        # Elsewhere deletions would have to be copied along.
+        if self._run.oldest and self._held:
+            for source in self._behind:
+                for piece in self._clusters(source):
+                    stream, places, largest = self._living(source, *piece)
+                    # What has no key is named by nothing, and would count twice.
+                    whole = bool((places == NO_PLACE).any())
+                    if whole or self._size(len(stream), largest) > self._size(0, 1):
+                        return
+                    if len(places):
+                        self._add(stream, places, largest)
+
+    def _size(self, more: int, largest: int) -> int:
+        """Bytes of the extent that takes what has gathered, and `more` bytes of entries."""
+        block = self._shard.volume.superblock.erase_block
+        return round_to_erase_blocks(copied_bytes(self._held + more, max(largest, self._largest)), block)
+
+    def _fits(self, entry_bytes: int, largest: int) -> bool:
+        superblock, shard = self._shard.volume.superblock, self._shard.number
+        return copied_bytes(entry_bytes, largest) <= max(pieces(superblock, shard), default=0)

@@ -8,23 +8,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from siltstone.errors import (
-    BatchTooLargeError,
-    DiskFullError,
-    JournalFullError,
-    LogStoreFullError,
-    PoisonedError,
-    SiltstoneError,
-)
-from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX, SLOT_CLUSTERS, TYPE_DELETE
+from siltstone.errors import DiskFullError, JournalFullError, LogStoreFullError, PoisonedError, SiltstoneError
+from siltstone.format.constants import CLUSTER_SIZE, SLOT_CLUSTERS
 from siltstone.format.kernels import measure_stream
-from siltstone.journal.sealed import SealedJournal, log_clusters
+from siltstone.journal.sealed import SealedJournal
 from siltstone.shard import space
-from siltstone.shard.changes import Give, Roll, TakeEmpty
+from siltstone.shard.batches import delete_stream
+from siltstone.shard.changes import Give, Roll, TakeEmpty, TakeNext
+from siltstone.shard.sizing import next_size
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from siltstone.format.seal import End
@@ -32,8 +26,6 @@ if TYPE_CHECKING:
     from siltstone.log_store.log_store import LogStore
     from siltstone.volume.shard_volume import ShardVolume
 
-#: a batch of so many bytes of entries fits the largest journal, however they lie
-FITS_BYTES = JOURNAL_SIZE_MAX // 2
 #: seconds without an append after which a flushed tail is written once more
 IDLE_SECONDS = 1.0
 
@@ -58,6 +50,8 @@ class Shard:
         self.spare: SealedJournal | None = None
         self._spare_lock = threading.Lock()
         self._last_change = volume.ports.clock()
+        #: the extent that was the shard's reserve and became a journal for deletions
+        self._reserve: int | None = None
         #: why nothing more is taken: an error that made the index differ from the journals, or the shard is closed
         self.broken: SiltstoneError | None = None
 
@@ -79,15 +73,19 @@ class Shard:
             return False
         try:
             self.check()
-            if self.journal is None or not self.journal.fits_unflushed(stream):
+            if self.last_room or self.journal is None or not self.journal.fits_unflushed(stream):
                 return False
             self._append(stream, records)
         finally:
             self.lock.release()
         return True
 
-    def _append(self, stream: NDArray[np.uint8], records: int) -> None:
+    def _append(self, stream: NDArray[np.uint8], records: int, *, deletes: bool = False) -> None:
         journal = self._writable()
+        if self.last_room and not deletes:
+            raise JournalFullError(
+                f"shard {self.number}: what is left is for deletions", needed=len(stream), room=0
+            )
         self.store.check_room(records)
         before = journal.writer.position
         try:
@@ -127,7 +125,7 @@ class Shard:
             self._writable()
             found, remembered = self.store.contains_many(kind, keys)
             if found.any():
-                self._append(delete_stream(kind, keys[found]), remembered)
+                self._append(delete_stream(kind, keys[found]), remembered, deletes=True)
             return found
 
     def refuse(self, error: SiltstoneError) -> None:
@@ -148,11 +146,19 @@ class Shard:
         return self.journal
 
     @property
+    def last_room(self) -> bool:
+        """Whether the active journal was the reserve: what is left of it is for deletions.
+
+        Without them a volume that is full could never be cleaned.
+        """
+        return self.journal is not None and self.journal.extent.id == self._reserve
+
+    @property
     def room(self) -> int:
         """Bytes of entries that surely can be appended without more space: in the active journal, or the spare."""
         if self.broken is not None or self.journal is None or self.journal.poison is not None:
             return 0
-        room = 0 if self.journal.given_up else self.journal.room
+        room = 0 if self.journal.given_up or self.last_room else self.journal.room
         spare = self.spare
         # All that is on its way may go to the next journal, but it does not pour into both.
         return room if spare is None or spare.poison is not None else max(room, spare.room)
@@ -206,12 +212,13 @@ class Shard:
             and 2 * journal.writer.index >= journal.clusters
         )
 
-    def make_spare(self, clusters: int = 0) -> None:
+    def make_spare(self, clusters: int = 0, *, reserve: bool = False) -> None:
         """Make the next journal ready, with at least `clusters` log clusters; takes no lock that puts wait for.
 
-        Twice the active one's size, but no more than what is alive in the shard takes, so that what is overwritten
-        or deleted for ever does not make it large; where space is short, smaller, down to the first size.
-        DiskFullError, LogStoreFullError where it cannot be.
+        As large as :func:`siltstone.shard.sizing.next_size` says; where space is short, smaller, down to the first
+        size. DiskFullError, LogStoreFullError where it cannot be.
+
+        :param reserve: it is for deletions, which may take their part of the reserve where there is no other space
         """
         with self._spare_lock:
             if self.spare is not None and self.spare.clusters >= clusters:
@@ -220,43 +227,41 @@ class Shard:
                 raise LogStoreFullError(
                     f"shard {self.number} has as many journals as an index can number", limit=1024
                 )
-            erase_block = self.volume.superblock.erase_block
-            least = max(space.first_size(erase_block), (clusters + SLOT_CLUSTERS) * CLUSTER_SIZE)
-            best = least if self.journal is None else self._next_size(self.journal)
-            if self.spare is not None:
-                self._drop_spare(self.spare.extent)
-            extent = self._take_empty(max(best, least), least)
+            best = 0
+            if self.journal is not None:
+                best = next_size(self.volume.superblock, self.store, self.journal)
+            extent = self._take_next(best, clusters + SLOT_CLUSTERS, reserve=reserve)
+            small = self.spare
             try:
                 self.spare = self._prepared(extent)
             except BaseException:
-                self._drop_spare(extent)
+                self._drop(extent)
                 raise
+            # Not before there is another: what is on its way counts on it.
+            if small is not None:
+                self._drop(small.extent)
 
-    def _next_size(self, journal: SealedJournal) -> int:
-        """How large the journal behind this one should be [bytes]."""
-        alive = used = entries = 0
-        for extent in self.volume.superblock.journals(self.number):
-            tally = self.store.tally(extent)
-            if tally is not None:
-                alive += tally.named + tally.keyless
-                entries += tally.entries
-                end = (
-                    journal.writer.index
-                    if extent.id == journal.extent.id
-                    else extent.end and extent.end.cluster
-                )
-                used += (1 + (end or 0)) * CLUSTER_SIZE
-        wanted = used * alive // max(1, entries)
-        return min(2 * journal.extent.length, 1 << max(0, wanted - 1).bit_length(), JOURNAL_SIZE_MAX)
+    def _take_next(self, size: int, clusters: int, *, reserve: bool) -> Extent:
+        """Take an extent of `size` bytes as an empty journal, durable; where space is short down to the first size.
 
-    def _take_empty(self, size: int, least: int) -> Extent:
-        """Take an extent of `size` bytes, or down to `least` where space is short, as an empty journal; durable."""
+        :param clusters: it has so many at least
+        """
+        least = max(space.first_size(self.volume.superblock.erase_block), clusters * CLUSTER_SIZE)
+        size = max(size, least)
         while True:
             try:
-                superblock = self.volume.publish(TakeEmpty(self.number, size), optional=True)
+                superblock = self.volume.publish(TakeNext(self.number, size), optional=True)
             except DiskFullError:
-                if size == least or self.volume.poisoned:
+                if self.volume.poisoned:
                     raise
+                if size == least:
+                    room = space.room_for_deletions(self.volume.superblock, self.number)
+                    if not reserve or room < clusters * CLUSTER_SIZE:
+                        raise
+                    superblock = self.volume.publish(TakeEmpty(self.number, room, kept=True))
+                    taken = space.taken_by(superblock, self.number)
+                    self._reserve = taken.id
+                    return taken
                 size = max(size // 2, least)
             else:
                 return space.taken_by(superblock, self.number)
@@ -272,17 +277,18 @@ class Shard:
         self.volume.flush()
         return spare
 
-    def _drop_spare(self, extent: Extent) -> None:
+    def _drop(self, extent: Extent) -> None:
         """Give back a spare that is too small for the batch that comes, or could not be made ready."""
-        self.spare = None
         self.store.remove(extent)
         if self.volume.poisoned is None:
             self.volume.publish(Give(self.number, extent.id))
 
-    def roll(self, stream: NDArray[np.uint8]) -> None:
+    def roll(self, stream: NDArray[np.uint8], *, reserve: bool = False) -> None:
         """Close the active journal and let the next one take the writes, if `stream` really does not fit.
 
         The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
+
+        :param reserve: `stream` deletes, and may go to the shard's reserve where there is no other space
         """
         self.check()
         _entries, clusters = measure_stream(stream)
@@ -292,17 +298,17 @@ class Shard:
                 what=f"shard {self.number}",
                 cause=str(self.journal.poison),
             )
-        if self._fits(stream):
+        if self._fits(stream, deletes=reserve):
             return
         try:
-            self.make_spare(clusters)
+            self.make_spare(clusters, reserve=reserve)
         except DiskFullError as error:
             if self.journal is not None and self.journal.given_up:
                 self._close_alone()
             raise self._disk_full(error) from error
         with self.lock:
             fresh, old = self.spare, self.journal
-            if fresh is None or self._fits(stream):
+            if fresh is None or self._fits(stream, deletes=reserve):
                 return
             end = None if old is None else self.flush_journal(old)
             self._publish_roll(old, end, fresh)
@@ -321,8 +327,11 @@ class Shard:
             if fresh is not None and old is not None:
                 self._publish_roll(old, self.flush_journal(old), fresh)
 
-    def _fits(self, stream: NDArray[np.uint8]) -> bool:
-        return self.journal is not None and not self.journal.given_up and self.journal.fits(stream)
+    def _fits(self, stream: NDArray[np.uint8], *, deletes: bool) -> bool:
+        journal = self.journal
+        if journal is None or journal.given_up or (self.last_room and not deletes):
+            return False
+        return journal.fits(stream)
 
     def _disk_full(self, error: DiskFullError) -> DiskFullError:
         return DiskFullError(
@@ -346,30 +355,30 @@ class Shard:
 
     def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
         """Let `fresh` take the writes of `old`, first in the superblock, then here."""
-        # Nothing may be put to the old journal once the superblock closes it, wherever this is stopped.
-        before, self.broken = self.broken, self.interrupted("while it rolled")
+        change = Roll(
+            self.number,
+            None if old is None else old.extent.id,
+            end,
+            None if fresh is None else fresh.extent.id,
+        )
+        published = False
         try:
-            self.volume.publish(
-                Roll(
-                    self.number,
-                    None if old is None else old.extent.id,
-                    end,
-                    None if fresh is None else fresh.extent.id,
-                )
-            )
-        except SiltstoneError:
-            # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
-            if old is not None and self.volume.poisoned is not None:
+            self.volume.publish(change)
+            published = True
+            if old is not None and end is not None:
+                self.store.show_end(old.extent, end)
+            self.journal = fresh
+            if fresh is not None:
+                self.spare = None
+                self.store.show_tail(fresh, 0)
+        except BaseException as error:
+            if published or not isinstance(error, SiltstoneError):
+                # Nothing may be put to the old journal once the superblock closes it, wherever this was stopped.
+                self.broken = self.interrupted(error)
+            elif old is not None and self.volume.poisoned is not None:
+                # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
                 old.fail(self.volume.poisoned)
-            self.broken = before
             raise
-        if old is not None and end is not None:
-            self.store.show_end(old.extent, end)
-        self.journal = fresh
-        if fresh is not None:
-            self.spare = None
-            self.store.show_tail(fresh, 0)
-        self.broken = before
 
     def _close_alone(self) -> None:
         """Close a journal that was given up, with no successor: reads go on, writes wait for space."""
@@ -377,24 +386,3 @@ class Shard:
             old = self.journal
             if old is not None:
                 self._publish_roll(old, self.flush_journal(old), None)
-
-
-def delete_stream(kind: int, keys: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Packed DELETE entries for (n, size) keys of type `kind`."""
-    count, size = keys.shape
-    stream = np.empty((count, size + 3), np.uint8)
-    stream[:, 0], stream[:, 1], stream[:, 2] = size + 3, TYPE_DELETE, kind
-    stream[:, 3:] = keys
-    return stream.ravel()
-
-
-def check_batch(stream: NDArray[np.uint8]) -> None:
-    """BatchTooLargeError where packed entries do not fit the largest journal that a store may make."""
-    _entries, clusters = measure_stream(stream)
-    if clusters > log_clusters(JOURNAL_SIZE_MAX):
-        raise BatchTooLargeError(
-            f"a batch of {len(stream)} bytes takes {clusters} clusters of one journal; the largest has"
-            f" {log_clusters(JOURNAL_SIZE_MAX)}",
-            size=len(stream),
-            limit=log_clusters(JOURNAL_SIZE_MAX) * CLUSTER_SIZE,
-        )

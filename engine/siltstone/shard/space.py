@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from siltstone.errors import StateError
-from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST
+from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import (
     EMPTY,
     KIND_CHECKPOINT,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def first_size(erase_block: int) -> int:
-    """Bytes of the first journal of a shard, and of the extent kept for its recovery."""
+    """Bytes of the first journal of a shard, and of what is kept for its recovery."""
     return JOURNAL_ERASE_BLOCKS_FIRST * erase_block
 
 
@@ -46,20 +46,69 @@ def as_empty_hash_store(superblock: Superblock, extent: Extent, shard: int) -> S
     return superblock.with_extents(replace(empty, kind=KIND_HASH_STORE))
 
 
+def largest_journal(superblock: Superblock, shard: int) -> int:
+    """Bytes of the largest journal of a shard that may have to be copied so that its space is free again.
+
+    0 for a shard that has but one.
+    """
+    extents = [each for each in superblock.extents if each.kind == KIND_JOURNAL and each.shard == shard]
+    if len(extents) <= 1:
+        return 0
+    return max((each.length for each in extents if each.state != EMPTY), default=0)
+
+
+def reserve_size(superblock: Superblock, shard: int) -> int:
+    """Bytes that are to be kept for a shard, so that it can be opened, deleted from and cleaned on a full volume.
+
+    As much as its largest journal, into which what is alive in any of them can be copied; beside that half as much
+    for deletions; a first journal at least.
+    """
+    first = first_size(superblock.erase_block)
+    largest = largest_journal(superblock, shard)
+    room = max(first, allocator.round_to_erase_blocks(largest // 2, superblock.erase_block))
+    return min(largest + room, JOURNAL_SIZE_MAX) if largest else first
+
+
+def room_for_deletions(superblock: Superblock, shard: int) -> int:
+    """Bytes in one piece of what is kept for a shard that deletions may take; what cleaning needs remains."""
+    kept = allocator.reserves_of(superblock, shard)
+    spared = sum(each.length for each in kept) - largest_journal(superblock, shard)
+    return max(0, min(spared, kept[0].length if kept else 0))
+
+
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:
-    """The superblock in which `shard` has an extent kept for its recovery, taken at the end or from free space."""
-    if allocator.reserve_of(superblock, shard) is not None:
+    """The superblock in which as much is kept for `shard` as it needs, from free space or at the end."""
+    superblock = with_reserve_of_free(superblock, shard)
+    missing = reserve_size(superblock, shard) - allocator.reserved_bytes(superblock, shard)
+    if missing <= 0:
         return superblock
-    superblock, extent = allocator.take(superblock, first_size(superblock.erase_block))
+    superblock, extent = allocator.take(superblock, missing)
     return allocator.reserve(superblock.with_extents(extent), extent.id, shard)
 
 
 def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
-    """As :func:`with_reserve`, where free space suffices for it; else the superblock as it is."""
-    size = first_size(superblock.erase_block)
-    if any(extent.kind == KIND_FREE and extent.length >= size for extent in superblock.extents):
-        return with_reserve(superblock, shard)
-    return superblock
+    """The superblock in which what is kept for `shard` is what it needs, or as much of that as is free.
+
+    In as few pieces as it can be.
+    """
+    size = reserve_size(superblock, shard)
+    kept = allocator.reserves_of(superblock, shard)
+    if len(kept) == 1 and kept[0].length >= size:
+        return allocator.trim(superblock, kept[0].id, size)
+    anew = superblock
+    for each in kept:
+        anew = allocator.give(anew, each.id)
+    missing = size
+    while missing > 0:
+        free = max((each.length for each in anew.extents if each.kind == KIND_FREE), default=0)
+        if free == 0:
+            break
+        anew, extent = allocator.take(anew, min(missing, free))
+        anew = allocator.reserve(anew.with_extents(extent), extent.id, shard)
+        missing -= extent.length
+    found = allocator.reserves_of(anew, shard)
+    better = sum(each.length for each in found) - sum(each.length for each in kept)
+    return anew if better > 0 or (better == 0 and len(found) < len(kept)) else superblock
 
 
 def taken_by(superblock: Superblock, shard: int, *, checkpoint: bool = False) -> Extent:
@@ -76,14 +125,6 @@ def taken_by(superblock: Superblock, shard: int, *, checkpoint: bool = False) ->
     raise StateError(
         f"shard {shard}: the superblock names no journal that it took", what="shard", state="no journal"
     )
-
-
-def freed(superblock: Superblock, extent: Extent) -> Superblock:
-    """Give a journal's extent back, as the shard's reserve where it has none and the size is right."""
-    size = first_size(superblock.erase_block)
-    if allocator.reserve_of(superblock, extent.shard) is None and extent.length == size:
-        return allocator.reserve(superblock, extent.id, extent.shard)
-    return allocator.give(superblock, extent.id)
 
 
 def owned(superblock: Superblock, shard: int, number: int, state: str, *kinds: str) -> Extent:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import CLOSED
 from siltstone.shard.checkpoint import checkpoint_group, is_due
+from siltstone.shard.choosing import candidates_of, choose, worth_cleaning
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
 from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
-from siltstone.shard.packing import Packing, worth_packing
+from siltstone.shard.packing import Cleaning, Packing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from siltstone.shard.attempts import Attempts
+    from siltstone.shard.choosing import Run
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
 
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: part of its budget above which the oldest journals of an index are incarnated
 INCARNATE_ABOVE = 0.75
+#: part of what the largest shard holds that another is to hold if what is oldest is to go there
+_MUCH = 0.75
+#: so long a call that needs space waits for cleaning that has given none yet
+_CLEAN_SECONDS = 5.0
 
 
 class Upkeep:
@@ -99,18 +106,29 @@ class Upkeep:
                 raise
             return True
 
-    def make_space(self) -> bool:
-        """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed."""
+    def make_space(self, *, deletes: bool = False, here: bool = False) -> bool:
+        """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed.
+
+        :param deletes: it is for deletions, which may make more: it is done however much must be copied for it
+        :param here: what is oldest is to go here; else only where no shard of another process has much more
+        """
         shards = list(self._shards.values())
-        for shard in shards:
-            try:
-                if self.pack(shard):
-                    return True
-            except DiskFullError:
-                continue
+        for free in (self.pack, partial(self.clean, sparing=not deletes)):
+            for shard in shards:
+                try:
+                    if free(shard):
+                        return True
+                except DiskFullError:
+                    continue
+        if not self._on_full.drops_oldest:
+            return False
         # Of the shard that holds most: then the windows of all stay about as long.
-        return self._on_full.drops_oldest and any(
-            self.drop_oldest(shard) for shard in sorted(shards, key=closed_bytes, reverse=True)
+        superblock = self._volume.superblock
+        held = [closed_bytes(superblock, number) for number in range(superblock.shards)]
+        least = 0 if here else _MUCH * max(held)
+        return any(
+            held[shard.number] >= least and self.drop_oldest(shard)
+            for shard in sorted(shards, key=lambda shard: held[shard.number], reverse=True)
         )
 
     # ---- one thing after the other
@@ -121,12 +139,38 @@ class Upkeep:
         One at a time. Errors as :meth:`siltstone.shard.packing.Packing.carry_out` has them.
         """
         with self.lock:
-            run = worth_packing(shard)
+            run = choose(candidates_of(shard))
             if run is None:
                 return False
-            Packing(shard, run, lambda: self._flush(only=[shard])).carry_out()
-            _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
+            self._pack(shard, run, Packing)
             return True
+
+    def clean(self, shard: Shard, *, sparing: bool) -> bool:
+        """Pack journals of a shard although little of them is dead, until that gives space; False where it does not.
+
+        :param sparing: only where it gives no small part of what must be copied for it
+        """
+        with self.lock:
+            before = closed_bytes(self._volume.superblock, shard.number)
+            # Each time there is less that is dead. Whoever asks waits: the next one goes on where this one ends.
+            end = self._volume.ports.clock() + _CLEAN_SECONDS
+            for step in count():
+                candidates = candidates_of(shard)
+                run = worth_cleaning(shard, candidates, sparing=sparing, begun=step > 0)
+                if run is None:
+                    return False
+                closed = [each.extent for each in candidates]
+                behind = closed[closed.index(run.sources[-1]) + 1 :]
+                self._pack(shard, run, partial(Cleaning, behind=behind))
+                if closed_bytes(self._volume.superblock, shard.number) < before:
+                    return True
+                if self._volume.ports.clock() > end:
+                    break
+            return False
+
+    def _pack(self, shard: Shard, run: Run, kind: Callable[..., Packing]) -> None:
+        kind(shard, run, lambda: self._flush(only=[shard])).carry_out()
+        _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
 
     def _relieve(self, shard: Shard) -> None:
         """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""

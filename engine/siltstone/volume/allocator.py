@@ -58,6 +58,25 @@ def take(superblock: Superblock, size: int, limit: int = JOURNAL_SIZE_MAX) -> tu
     return replace(superblock, next_extent=superblock.next_extent + 1).with_extents(taken, rest), taken
 
 
+def take_reserved(superblock: Superblock, shard: int, size: int) -> tuple[Superblock, Extent]:
+    """Take `size` bytes, rounded up to erase blocks, from what is kept for `shard`: the smallest extent that fits.
+
+    As :func:`take` returns it; the rest is kept on. StateError where none of the extents is as long.
+    """
+    size = round_to_erase_blocks(size, superblock.erase_block)
+    fitting = [extent for extent in reserves_of(superblock, shard) if extent.length >= size]
+    if not fitting:
+        raise StateError(
+            f"shard {shard}: no {size} bytes are kept for it", what=f"shard {shard}", state="no reserve"
+        )
+    best = fitting[-1]
+    taken = Extent(best.id, best.offset, size, state=FREE)
+    if best.length == size:
+        return superblock.with_extents(taken), taken
+    rest = replace(best, id=superblock.next_extent, offset=best.offset + size, length=best.length - size)
+    return replace(superblock, next_extent=superblock.next_extent + 1).with_extents(taken, rest), taken
+
+
 def give(superblock: Superblock, number: int) -> Superblock:
     """Give extent `number` back, joined with free neighbours."""
     freed = superblock.extent(number)
@@ -93,19 +112,22 @@ def trim(superblock: Superblock, number: int, length: int) -> Superblock:
 
 
 def reserve(superblock: Superblock, number: int, shard: int) -> Superblock:
-    """Keep extent `number` for the recovery and pack of `shard`."""
+    """Keep extent `number` for the recovery and the cleaning of `shard`."""
     extent = superblock.extent(number)
     return superblock.with_extents(
         Extent(extent.id, extent.offset, extent.length, KIND_RESERVE, shard, state=FREE)
     )
 
 
-def reserve_of(superblock: Superblock, shard: int) -> Extent | None:
-    """The extent kept for `shard`, or None."""
-    for extent in superblock.extents:
-        if extent.kind == KIND_RESERVE and extent.shard == shard:
-            return extent
-    return None
+def reserves_of(superblock: Superblock, shard: int) -> list[Extent]:
+    """The extents kept for `shard`, the longest first."""
+    found = [extent for extent in superblock.extents if extent.kind == KIND_RESERVE and extent.shard == shard]
+    return sorted(found, key=lambda extent: -extent.length)
+
+
+def reserved_bytes(superblock: Superblock, shard: int) -> int:
+    """Bytes kept for `shard`."""
+    return sum(extent.length for extent in reserves_of(superblock, shard))
 
 
 def checkpoint_of(superblock: Superblock, shard: int) -> Extent | None:

@@ -1,0 +1,211 @@
+"""Which journals of a shard are packed: those that are mostly dead, or, where space is short, whatever gives some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE, ENTRY_SIZE_MAX, SLOT_CLUSTERS
+from siltstone.format.superblock import CLOSED, KIND_FREE
+from siltstone.shard import space
+from siltstone.volume.allocator import reserves_of, round_to_erase_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from siltstone.format.superblock import Extent, Superblock
+    from siltstone.log_store.log_store import JournalTally
+    from siltstone.shard.shard import Shard
+
+#: part of what is copied that cleaning is to give, where it is not for deletions
+_WORTH = 1 / 16
+#: clusters that cleaning looks through at once: as few as can be, so that little of a short extent stays empty
+PIECE_CLUSTERS = 1
+#: fewest bytes of a deletion: its header and a key of one byte
+_DELETION_MIN = 4
+
+
+class Candidate(NamedTuple):
+    """A closed journal that may be packed, and what is in it."""
+
+    extent: Extent
+    tally: JournalTally
+
+    @property
+    def dead(self) -> int:
+        """How many of its entries no longer count, deletions among them."""
+        return self.tally.entries - self.tally.named - self.tally.keyless
+
+    @property
+    def dead_bytes(self) -> int:
+        """About so many bytes of it no longer count."""
+        end = self.extent.end
+        used = 0 if end is None else (end.cluster + 1) * CLUSTER_SIZE
+        return used * self.dead // max(1, self.tally.entries)
+
+    def kept(self, *, oldest: bool) -> int:
+        """At most so many of its entries still count; `oldest`: nothing older has what its deletions delete."""
+        held = self.tally.named + self.tally.keyless
+        return held if oldest else min(self.tally.entries, held + self.tally.deletions)
+
+    def kept_bytes(self, *, oldest: bool) -> int:
+        """About so many bytes of its entries still count; more where what is dead is smaller than what is not."""
+        end = self.extent.end
+        used = 0 if end is None else end.cluster * BODY_SIZE + end.byte
+        puts = self.tally.entries - self.tally.deletions
+        kept = self.kept(oldest=oldest)
+        if not oldest or kept > puts:
+            return -(-used * kept // max(1, self.tally.entries))
+        return -(-(used - self.tally.deletions * _DELETION_MIN) * kept // max(1, puts))
+
+
+class Run(NamedTuple):
+    """Neighbouring journals that are packed together, oldest first.
+
+    :param oldest: nothing older holds anything that their deletions delete
+    """
+
+    sources: tuple[Extent, ...]
+    oldest: bool
+
+
+def choose(candidates: Sequence[Candidate]) -> Run | None:
+    """Which of a shard's closed journals, oldest first, are more than half dead; None where packing does not pay.
+
+    The oldest ones together, since only there deletions are given up: so that what is put and deleted for ever stays
+    within twice what is alive. Else any neighbours of which each is more than half dead.
+    """
+    entries = kept = 0
+    for number, candidate in enumerate(candidates, 1):
+        entries += candidate.tally.entries
+        kept += candidate.kept(oldest=True)
+        if 2 * kept < entries or entries == 0:
+            return Run(tuple(each.extent for each in candidates[:number]), oldest=True)
+    run: list[Extent] = []
+    for candidate in candidates:
+        if 2 * candidate.kept(oldest=False) < candidate.tally.entries:
+            run.append(candidate.extent)
+        elif run:
+            break
+    return Run(tuple(run), oldest=False) if run else None
+
+
+def choose_any(
+    candidates: Sequence[Candidate], room: Sequence[int], erase_block: int, *, worth: float = 0.0
+) -> Run | None:
+    """Neighbours whose space, once it is free, is more than their copies took.
+
+    Those that give most for what is copied, or None where nothing gives a whole erase block.
+
+    :param room: of what lengths the extents are that the copies may go to, the longest first
+    :param worth: they give at least this part of what is copied
+    """
+    best = worth
+    found: Run | None = None
+    clean = True
+    for start, first in enumerate(candidates):
+        oldest, clean = clean, clean and first.dead == 0
+        for stop, held, kept in _windows(candidates, start, room, erase_block, oldest=oldest):
+            gives = held - kept
+            if gives >= erase_block and gives / (kept + erase_block) > best:
+                best = gives / (kept + erase_block)
+                found = Run(tuple(each.extent for each in candidates[start:stop]), oldest)
+    return found
+
+
+def choose_first(candidates: Sequence[Candidate], room: Sequence[int], erase_block: int) -> Run | None:
+    """The oldest journals in which anything is dead, as many as `room` takes; None where nothing is.
+
+    What they give may be less than an erase block; but once they are clean, so may be what is newer, and loses the
+    deletions of what they held.
+    """
+    for start, first in enumerate(candidates):
+        if first.dead:
+            stops = [
+                stop for stop, _held, _kept in _windows(candidates, start, room, erase_block, oldest=True)
+            ]
+            return Run(tuple(each.extent for each in candidates[start : stops[-1]]), True) if stops else None
+    return None
+
+
+def _windows(
+    candidates: Sequence[Candidate], start: int, room: Sequence[int], erase_block: int, *, oldest: bool
+) -> Iterator[tuple[int, int, int]]:
+    """Ends of runs from `start` on whose copies `room` takes; bytes of their extents, and about those of the copies."""
+    entries = kept = held = 0
+    for stop, candidate in enumerate(candidates[start:], start + 1):
+        entries += candidate.kept(oldest=oldest)
+        kept += candidate.kept_bytes(oldest=oldest)
+        held += candidate.extent.length
+        copied = _spread(entries, kept, room, erase_block)
+        if copied is None:
+            return
+        yield stop, held, copied
+
+
+def _spread(entries: int, entry_bytes: int, room: Sequence[int], erase_block: int) -> int | None:
+    """About the bytes that so many entries take of extents of these lengths; None where they do not fit."""
+    if entries == 0:
+        return 0
+    # None is taken for larger than twice the mean.
+    largest = min(ENTRY_SIZE_MAX, 2 * entry_bytes // entries)
+    taken = 0
+    for length in room:
+        needed = round_to_erase_blocks(copied_bytes(entry_bytes, largest), erase_block)
+        if needed <= length:
+            return taken + needed
+        taken += length
+        # What is looked through at once goes whole to one of them.
+        entry_bytes -= max(0, length // CLUSTER_SIZE - SLOT_CLUSTERS - 1 - PIECE_CLUSTERS) * (
+            BODY_SIZE - 1 - largest
+        )
+    return None
+
+
+def copied_bytes(entry_bytes: int, largest: int) -> int:
+    """Bytes of a journal that takes so many bytes of entries, none larger than `largest`, however they lie."""
+    # A cluster is left when the next entry does not fit: less than the largest one is lost in each.
+    clusters = -(-entry_bytes // (BODY_SIZE - 1 - largest)) + 1
+    return (SLOT_CLUSTERS + clusters) * CLUSTER_SIZE
+
+
+def candidates_of(shard: Shard) -> list[Candidate]:
+    """The closed journals of a shard, oldest first."""
+    found = []
+    for extent in shard.volume.superblock.journals(shard.number):
+        tally = shard.store.tally(extent)
+        if extent.state == CLOSED and tally is not None:
+            found.append(Candidate(extent, tally))
+    return found
+
+
+def worth_cleaning(
+    shard: Shard, candidates: Sequence[Candidate], *, sparing: bool, begun: bool
+) -> Run | None:
+    """Journals of a shard to pack next where there is no more space, or None where that gives none.
+
+    :param sparing: only where what it gives is no small part of what must be copied for it
+    :param begun: this goes on with what gave less than an erase block so far
+    """
+    superblock = shard.volume.superblock
+    block = superblock.erase_block
+    room = pieces(superblock, shard.number)
+    found = choose_any(candidates, room, block, worth=_WORTH if sparing else 0.0)
+    if found is not None:
+        return found
+    dead = sum(each.dead_bytes for each in candidates)
+    least = space.first_size(block)
+    if sparing:
+        least = max(least, int(_WORTH * sum(each.extent.length for each in candidates)))
+    return choose_first(candidates, room, block) if begun or dead >= least else None
+
+
+def pieces(superblock: Superblock, shard: int) -> list[int]:
+    """Bytes that each extent takes of the copies of a shard's journals on a full volume, the most first.
+
+    None more than its largest journal has: as much is kept free.
+    """
+    most = space.largest_journal(superblock, shard)
+    usable = [each for each in superblock.extents if each.kind == KIND_FREE]
+    usable += reserves_of(superblock, shard)
+    least = (SLOT_CLUSTERS + 2) * CLUSTER_SIZE
+    return sorted((min(most, each.length) for each in usable if each.length >= least), reverse=True)
