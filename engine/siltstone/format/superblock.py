@@ -134,9 +134,9 @@ class Superblock:
         found = [
             extent
             for extent in self.extents
-            if extent.kind == KIND_JOURNAL
+            if (shard is None or extent.shard == shard)
+            and extent.kind == KIND_JOURNAL
             and extent.state in (ACTIVE, CLOSED)
-            and shard in (None, extent.shard)
         ]
         return sorted(found, key=lambda extent: (extent.shard, extent.order))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from siltstone.log_store.log_store import Others
     from siltstone.log_store.mirror import MirrorSpace
     from siltstone.volume.shard_volume import ShardVolume
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class IndexPlace(NamedTuple):
@@ -161,8 +164,7 @@ def open_shards_read_only(
             replay(plan.store, plan.covering, extent, end, meter, options.others(plan.number))
         return plan.store
 
-    with ThreadPoolExecutor(options.threads) as pool:
-        return list(pool.map(one, plans)), recoveries
+    return _for_each(one, plans, _threads(plans, options)), recoveries
 
 
 def _recover_all(
@@ -185,9 +187,21 @@ def _recover_all(
         plan.covering = find_checkpoint(volume, number, plan.store, plan.recovered)
         return plan
 
-    with ThreadPoolExecutor(options.threads) as pool:
-        plans = list(pool.map(one, numbers))
+    plans = _for_each(one, numbers, 1 if clean else options.threads)
     return plans, [plan.recovered for plan in plans if plan.recovered is not None]
+
+
+def _threads(plans: Sequence[_Plan], options: OpenOptions) -> int:
+    """How many threads a replay is for: one where there is next to nothing of it."""
+    return 1 if all(plan.covering is not None for plan in plans) else options.threads
+
+
+def _for_each(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:
+    """What `act` returns for each, in as many threads; one is this one: what is short would only wait for turns."""
+    if threads == 1:
+        return [act(item) for item in items]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(act, items))
 
 
 def index_size(superblock: Superblock, number: int, options: OpenOptions) -> IndexSize:
@@ -344,8 +358,7 @@ def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOption
         shard.spare = _spare(volume, plan)
         return shard
 
-    with ThreadPoolExecutor(options.threads) as pool:
-        shards = list(pool.map(one, plans))
+    shards = _for_each(one, plans, _threads(plans, options))
     if any(shard.spare for shard in shards):
         volume.flush()
     return shards

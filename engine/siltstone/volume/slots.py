@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from siltstone.volume.backend import Backend
 
 
-def read_slot(backend: Backend, number: int) -> tuple[Slot | None, int | None]:
-    """Slot 0 or 1 of a volume, or None where it is not whole; and the format version that its header names."""
+def read_slot(backend: Backend, number: int, like: Slot | None = None) -> tuple[Slot | None, int | None]:
+    """Slot 0 or 1 of a volume, or None where it is not whole; and the format version that its header names.
+
+    :param like: the other one, where it was read before
+    """
     header = bytes(backend.read(SLOT_OFFSETS[number], CLUSTER_SIZE, fresh=True))
     length, version = slot_length(header), slot_version(header)
     if length is None:
@@ -28,7 +31,7 @@ def read_slot(backend: Backend, number: int) -> tuple[Slot | None, int | None]:
     if length > len(header):
         whole = min(-(-length // CLUSTER_SIZE) * CLUSTER_SIZE, SLOT_SIZE)
         data = bytes(backend.read(SLOT_OFFSETS[number], whole, fresh=True))
-    return decode_slot(data, backend.url), version
+    return decode_slot(data, backend.url, like), version
 
 
 def read_superblock(backend: Backend) -> tuple[Slot, int]:
@@ -37,9 +40,10 @@ def read_superblock(backend: Backend) -> tuple[Slot, int]:
         raise ForeignVolumeError(
             f"{backend.url}: {backend.size} bytes, too small for a Siltstone volume", url=backend.url
         )
-    slots, versions = zip(*(read_slot(backend, number) for number in (0, 1)), strict=True)
-    if slots[0] is None and slots[1] is None:
-        other = [version for version in versions if version not in (None, FORMAT_VERSION)]
+    first, version = read_slot(backend, 0)
+    second, other_version = read_slot(backend, 1, first)
+    if first is None and second is None:
+        other = [each for each in (version, other_version) if each not in (None, FORMAT_VERSION)]
         if other:
             raise VersionError(
                 f"{backend.url}: format version {other[0]}; this release knows {FORMAT_VERSION}",
@@ -47,8 +51,8 @@ def read_superblock(backend: Backend) -> tuple[Slot, int]:
                 version=other[0],
                 known=FORMAT_VERSION,
             )
-    chosen = choose_slot(slots[0], slots[1], backend.url)
-    return chosen, 0 if slots[0] is chosen else 1
+    chosen = choose_slot(first, second, backend.url)
+    return chosen, 0 if first is chosen else 1
 
 
 def write_slots(backend: Backend, data: bytes, current: int) -> int:
