@@ -54,7 +54,12 @@ def start_worker(
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
             pass_fds=(*pipes, *inherited),
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(module_path() if path is None else path)},
+            env={
+                # NumPy's threads for matrices, of which a worker has none, would only take its processors at the start.
+                "OPENBLAS_NUM_THREADS": "1",
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(module_path() if path is None else path),
+            },
             # Not in the terminal's group: its interrupt is for the caller.
             start_new_session=True,
         )

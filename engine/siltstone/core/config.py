@@ -97,6 +97,7 @@ class WorkersSection(_Section):
         ]
         | None
     ) = None
+    wait: bool = True
 
 
 class PluginsSection(_Section):

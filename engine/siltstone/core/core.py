@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from siltstone.core.consuming import Consumers
 from siltstone.core.media import locate, open_unlocked, open_volume, recorded
 from siltstone.core.read_only import ReadOnlyShards
+from siltstone.core.starting import StartingShards
 from siltstone.errors import ConfigError, LockedError, PluginError, ReadOnlyError, VersionError
 from siltstone.format.constants import ENTRY_SIZE_MAX
 from siltstone.index.routing import Router
@@ -120,22 +121,32 @@ class Core:
         workers = self._workers()
         provider = self.host.shard_host(WORKER_PROCESSES if workers else IN_PROCESS)
         kind, rest, backend_options = locate(self.host, self.options, create=False)
+        starting: StartingShards | None = None
+        early = self.was_clean and bool(superblock.journals()) and not consumers.consumed
+        if workers and early and not self.options.worker.wait:
+            starting = StartingShards(self.volume, replace(opening, progress=None))
         self.volume.begin_epoch()
-        self.shards = provider.open(
-            Hosting(
-                volume=self.volume,
-                clean=self.was_clean,
-                opening=opening,
-                keys=keys,
-                known=frozenset(superblock.entry_types),
-                plugins_allow=self.options.plugins_allow,
-                backend=kind,
-                rest=rest,
-                backend_options=backend_options,
-                workers=workers,
-                worker=self.options.worker,
-            )
+        hosting = Hosting(
+            volume=self.volume,
+            clean=self.was_clean,
+            opening=opening,
+            keys=keys,
+            known=frozenset(superblock.entry_types),
+            plugins_allow=self.options.plugins_allow,
+            backend=kind,
+            rest=rest,
+            backend_options=backend_options,
+            workers=workers,
+            worker=self.options.worker,
         )
+        if starting is None or not starting.can_read:
+            self.shards = provider.open(hosting)
+            return
+        self.shards = starting
+        starting.start(lambda: provider.open(hosting), self._has_started)
+
+    def _has_started(self, shards: ShardHost) -> None:
+        self.shards = shards
 
     def _workers(self) -> int:
         """How many worker processes there are to be: as many as asked for, at most one a shard."""

@@ -183,6 +183,7 @@ def _from_file(path: str) -> dict[str, Any]:
             deadline=configuration.workers.deadline,
             niceness=configuration.workers.niceness,
             affinity=_tuples(configuration.workers.affinity),
+            wait=configuration.workers.wait,
         ),
         "read_only": store.read_only,
         "index_memory": store.index_memory,

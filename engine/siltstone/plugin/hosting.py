@@ -58,11 +58,15 @@ class WorkerOptions:
     :param niceness: what is added to a worker's niceness, 0 to 19
     :param affinity: the processors that each worker may run on, in turn: worker i gets item i, counted round;
         None: all that this process may use
+    :param wait: whether an opening waits for them, and says where one cannot be started. Else lookups in a store that
+        was closed cleanly are answered at once, all else waits for the workers, and what is amiss with them is told to
+        the first call that needs them
     """
 
     deadline: float = 30.0
     niceness: int = 0
     affinity: tuple[tuple[int, ...], ...] | None = None
+    wait: bool = True
 
     def __post_init__(self) -> None:
         number = isinstance(self.deadline, int | float) and not isinstance(self.deadline, bool)
@@ -78,6 +82,7 @@ class WorkerOptions:
             self.niceness,
             f"must be 0 to {_NICENESS_MAX}",
         )
+        _check(type(self.wait) is bool, "wait", self.wait, "must be True or False")
         if self.affinity is None:
             return
         rule = "must be lists of processor numbers, such as [[0], [1]]"

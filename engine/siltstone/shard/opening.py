@@ -32,7 +32,7 @@ from siltstone.shard import space
 from siltstone.shard.changes import Give, Reserve, Settle, Settled, TakeFresh
 from siltstone.shard.checkpoint import Covering, find_checkpoint
 from siltstone.shard.merging import OnFull
-from siltstone.shard.replaying import Meter, ReplayProgress, begin_restoring, replay
+from siltstone.shard.replaying import Meter, ReplayProgress, begin_restoring, left_of, replay
 from siltstone.shard.shard import Shard
 from siltstone.volume import allocator
 
@@ -145,10 +145,16 @@ def open_shards(
 
 
 def open_shards_read_only(
-    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions
+    volume: ShardVolume, numbers: Sequence[int], options: OpenOptions, *, bytes_max: int | None = None
 ) -> tuple[list[LogStore], list[JournalRecovery]]:
-    """Recover and replay without a write: the log stores as recovery finds them."""
+    """Recover and replay without a write: the log stores as recovery finds them.
+
+    :param bytes_max: where more than so many bytes of journals must be read for that, none
+    """
     plans, recoveries = _recover_all(volume, numbers, options, clean=volume.superblock.clean)
+    left = sum(left_of(plan.covering, volume.superblock.journals(plan.number)) for plan in plans)
+    if bytes_max is not None and left > bytes_max:
+        return [], recoveries
     ends = {found.journal: found.end for found in recoveries}
     meter = Meter(volume.superblock, options.progress)
 

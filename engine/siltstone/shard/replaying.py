@@ -50,6 +50,18 @@ class Meter:
             self._callback(ReplayProgress(min(self._bytes, self._total), self._total, self._records))
 
 
+def left_of(covering: Covering | None, journals: Sequence[Extent]) -> int:
+    """Bytes of a shard's journals that a replay must read, since no checkpoint covers them."""
+    left = 0
+    for extent in journals:
+        covered = Position(0, 0) if covering is None else covering.position_in(extent)
+        # One without an end may be full.
+        end = extent.end.position if extent.end else Position(extent.length // CLUSTER_SIZE, 0)
+        if covered < end:
+            left += (1 + end.cluster - covered.cluster) * CLUSTER_SIZE
+    return left
+
+
 def begin_restoring(
     store: LogStore, covering: Covering | None, journals: Sequence[Extent]
 ) -> Covering | None:

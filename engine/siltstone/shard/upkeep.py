@@ -113,7 +113,11 @@ class Upkeep:
         :param here: what is oldest is to go here; else only where no shard of another process has much more
         """
         shards = list(self._shards.values())
-        for free in (self.pack, partial(self.clean, sparing=not deletes)):
+        ways = [self.pack]
+        if not self._on_full.drops_oldest:
+            # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
+            ways.append(partial(self.clean, sparing=not deletes))
+        for free in ways:
             for shard in shards:
                 try:
                     if free(shard):
