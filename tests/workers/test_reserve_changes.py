@@ -16,7 +16,7 @@ from siltstone.format.superblock import (
     KIND_RESERVE,
     Extent,
 )
-from siltstone.shard.changes import Give, TakeEmpty, TakeHashStore, TakeNext
+from siltstone.shard.changes import Give, TakeEmpty, TakeFresh, TakeHashStore, TakeNext
 from siltstone.volume import allocator
 
 
@@ -32,6 +32,15 @@ def test_the_next_journal_is_taken_with_the_reserve_that_it_needs() -> None:
     # A journal larger than all others must fit what is kept once it is full.
     large = replace(VOLUME.extent(2), offset=END_OF_ALL, length=8 * FIRST)
     assert allocator.reserved_bytes(changed(TakeNext(0, BLOCK), VOLUME.with_extents(large)), 0) == 12 * FIRST
+
+
+def test_a_recovery_leaves_what_cleaning_needs() -> None:
+    superblock = VOLUME.with_extents(replace(RESERVE, length=FIRST + BLOCK))
+    found = changed(TakeFresh((0,), kept=True), superblock)
+    assert found.extent(4) == Extent(4, RESERVE.offset, BLOCK, KIND_JOURNAL, 0, 0, EMPTY, generation=9)
+    assert allocator.reserved_bytes(found, 0) == FIRST
+    # Then it needs new space.
+    assert changed(TakeFresh((0,), kept=True), found).extent(5).kind == KIND_JOURNAL
 
 
 def test_what_cleans_may_take_of_the_reserve() -> None:

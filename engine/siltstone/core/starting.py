@@ -96,6 +96,7 @@ class StartingShards(ShardHost):
     """
 
     def __init__(self, volume: Volume, opening: OpenOptions) -> None:
+        self._volume = volume
         numbers = range(volume.superblock.shards)
         stores, recoveries = open_shards_read_only(volume, numbers, opening, bytes_max=_REPLAY_MAX)
         self.recoveries = tuple(recoveries)
@@ -132,6 +133,7 @@ class StartingShards(ShardHost):
     @property
     def host(self) -> ShardHost:
         """The host, once it is there, or the error that it could not be opened for."""
+        self._volume.check_process()
         self._done.wait()
         if self._host is None:
             assert self._error is not None

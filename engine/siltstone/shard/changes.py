@@ -85,7 +85,8 @@ class TakeEmpty:
 class TakeFresh:
     """Take an empty journal of the first size for each of `numbers`, at an opening.
 
-    :param kept: take it of what was kept for this, where it was; else new space, and make sure that some is kept
+    :param kept: take it of what is kept for the shard, as far as cleaning does not need that, else new space; without
+        this take new space, and make sure that some is kept
     """
 
     numbers: tuple[int, ...]
@@ -94,10 +95,9 @@ class TakeFresh:
     def __call__(self, superblock: Superblock) -> Superblock:
         size = space.first_size(superblock.erase_block)
         for number in self.numbers:
-            kept = allocator.reserves_of(superblock, number)
-            if self.kept and kept:
-                # On a full volume it may be in pieces.
-                superblock, extent = allocator.take_reserved(superblock, number, min(size, kept[0].length))
+            room = space.room_for_deletions(superblock, number) if self.kept else 0
+            if room >= superblock.erase_block:
+                superblock, extent = allocator.take_reserved(superblock, number, min(size, room))
             else:
                 superblock, extent = allocator.take(superblock, size)
             superblock, _empty = space.as_empty(superblock, extent, number)

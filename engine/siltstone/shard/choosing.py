@@ -35,13 +35,6 @@ class Candidate(NamedTuple):
         """How many of its entries no longer count, deletions among them."""
         return self.tally.entries - self.tally.named - self.tally.keyless
 
-    @property
-    def dead_bytes(self) -> int:
-        """About so many bytes of it no longer count."""
-        end = self.extent.end
-        used = 0 if end is None else (end.cluster + 1) * CLUSTER_SIZE
-        return used * self.dead // max(1, self.tally.entries)
-
     def kept(self, *, oldest: bool) -> int:
         """At most so many of its entries still count; `oldest`: nothing older has what its deletions delete."""
         held = self.tally.named + self.tally.keyless
@@ -192,11 +185,22 @@ def worth_cleaning(
     found = choose_any(candidates, room, block, worth=_WORTH if sparing else 0.0)
     if found is not None:
         return found
-    dead = sum(each.dead_bytes for each in candidates)
-    least = space.first_size(block)
-    if sparing:
-        least = max(least, int(_WORTH * sum(each.extent.length for each in candidates)))
-    return choose_first(candidates, room, block) if begun or dead >= least else None
+    held = sum(each.extent.length for each in candidates)
+    least = max(space.first_size(block), int(_WORTH * held) if sparing else 0)
+    if begun or held - _least_space(candidates, block) >= least:
+        return choose_first(candidates, room, block)
+    return None
+
+
+def _least_space(candidates: Sequence[Candidate], erase_block: int) -> int:
+    """About the bytes that what counts of some journals would take, in journals as large as the largest of them."""
+    entries = sum(each.kept(oldest=True) for each in candidates)
+    kept = sum(each.kept_bytes(oldest=True) for each in candidates)
+    if entries == 0:
+        return 0
+    largest = max(each.extent.length for each in candidates)
+    copied = copied_bytes(kept, min(ENTRY_SIZE_MAX, 2 * kept // entries))
+    return round_to_erase_blocks(copied + copied // largest * (SLOT_CLUSTERS + 1) * CLUSTER_SIZE, erase_block)
 
 
 def pieces(superblock: Superblock, shard: int) -> list[int]:

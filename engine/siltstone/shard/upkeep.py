@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError
@@ -116,7 +115,8 @@ class Upkeep:
         ways = [self.pack]
         if not self._on_full.drops_oldest:
             # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
-            ways.append(partial(self.clean, sparing=not deletes))
+            end = self._volume.ports.clock() + _CLEAN_SECONDS
+            ways.append(partial(self.clean, sparing=not deletes, end=end))
         for free in ways:
             for shard in shards:
                 try:
@@ -149,16 +149,17 @@ class Upkeep:
             self._pack(shard, run, Packing)
             return True
 
-    def clean(self, shard: Shard, *, sparing: bool) -> bool:
+    def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
         """Pack journals of a shard although little of them is dead, until that gives space; False where it does not.
 
         :param sparing: only where it gives no small part of what must be copied for it
+        :param end: when to give up: somebody waits, and the next one goes on where this one ends
         """
         with self.lock:
             before = closed_bytes(self._volume.superblock, shard.number)
-            # Each time there is less that is dead. Whoever asks waits: the next one goes on where this one ends.
-            end = self._volume.ports.clock() + _CLEAN_SECONDS
-            for step in count():
+            # Each time there is less that is dead.
+            step = 0
+            while self._volume.ports.clock() < end:
                 candidates = candidates_of(shard)
                 run = worth_cleaning(shard, candidates, sparing=sparing, begun=step > 0)
                 if run is None:
@@ -168,8 +169,7 @@ class Upkeep:
                 self._pack(shard, run, partial(Cleaning, behind=behind))
                 if closed_bytes(self._volume.superblock, shard.number) < before:
                     return True
-                if self._volume.ports.clock() > end:
-                    break
+                step += 1
             return False
 
     def _pack(self, shard: Shard, run: Run, kind: Callable[..., Packing]) -> None:
