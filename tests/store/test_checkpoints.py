@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,6 +40,21 @@ def test_every_shard_has_one_after_a_close(path):
         assert_holds(store, range(10_000), 3)
         assert_holds(store, range(10_000, 30_000))
         assert store.info().records == 30_000
+
+
+def test_a_writer_that_is_killed_leaves_a_checkpoint_of_most(path):
+    """Long before it is closed: what came after the last one is replayed, and no more."""
+    store = siltstone.open(path, shards=1, workers=0)
+    store.put_many(*rows(range(300_000)))
+    store.flush()
+    end = time.monotonic() + 60
+    while not any(each.kind == "checkpoint" and each.state == "closed" for each in store.info().extents):
+        assert time.monotonic() < end, "no checkpoint within a minute"
+        time.sleep(0.01)
+    store._core.abandon()
+    with siltstone.open(path, workers=0) as store:
+        assert store._core.shards.group.shards[0].store.uncovered < 50 * 300_000 - (8 << 20)
+        assert_holds(store, range(300_000))
 
 
 def test_with_another_budget(path):

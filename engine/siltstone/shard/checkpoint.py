@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 #: entries that came since the last checkpoint, after which the next one is written in the background [bytes]
-CHECKPOINT_BYTES: Final = 64 << 20
+CHECKPOINT_BYTES_MIN: Final = 8 << 20
+CHECKPOINT_BYTES_MAX: Final = 64 << 20
+#: the same, for each record: about half of its entry, so that each checkpoint covers twice what the one before did
+CHECKPOINT_BYTES_A_RECORD: Final = 25
 #: a shard with fewer records is replayed about as fast as a checkpoint is read
 CHECKPOINT_RECORDS_MIN = 4_000
 
@@ -41,7 +44,9 @@ CHECKPOINT_RECORDS_MIN = 4_000
 
 def is_due(shard: Shard) -> bool:
     """Whether so much came since the last checkpoint that the next one should be written in the background."""
-    return shard.store.uncovered >= CHECKPOINT_BYTES and shard.store.records >= CHECKPOINT_RECORDS_MIN
+    store = shard.store
+    enough = max(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_A_RECORD * store.records)
+    return store.uncovered >= min(enough, CHECKPOINT_BYTES_MAX) and store.records >= CHECKPOINT_RECORDS_MIN
 
 
 def snapshot_of(shard: Shard) -> Snapshot | None:
