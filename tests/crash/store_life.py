@@ -303,7 +303,9 @@ class StoreLife:
         if closed:
             run = Run(tuple(closed[:1]), oldest=True)
             owner = self.group.shards[shard]
-            self._carry_out(shard, Cleaning(owner, run, self.group.flush, closed[1:]).carry_out)
+            self._carry_out(
+                shard, Cleaning(owner, run, self.group.flush, next(iter(closed[1:]), None)).carry_out
+            )
 
     def _carry_out(self, shard: int, act: Callable[[], None], *, flushes: bool = True) -> None:
         """Change how a shard holds what it holds."""

@@ -190,6 +190,29 @@ def test_puts_are_not_given_the_room_of_deletions(disk):
         assert_holds(store, [number for number in range(full_at) if number % 40])
 
 
+def test_room_that_was_for_deletions_is_for_puts_once_it_is_another_journals(disk):
+    """Filled and emptied in part again and again: an extent that comes back is what it is now."""
+    chance = np.random.default_rng(1)
+    alive, number = np.arange(0), 0
+    with siltstone.open(disk / "store.silt", workers=0, shards=1, erase_block=64 * 1024) as store:
+        (shard,) = store._core.shards.group.shards.values()
+        for _round in range(12):
+            # From here on nothing but deletions may find the shard so.
+            while True:
+                numbers = np.arange(number, number + 200)
+                try:
+                    store.put_many(*rows(numbers))
+                except DiskFullError:
+                    assert not shard.last_room or shard.journal.position > (0, 0)
+                    break
+                alive, number = np.concatenate([alive, numbers]), number + 200
+            alive = chance.permutation(alive)
+            dead, alive = np.split(alive, [len(alive) // 2])
+            for part in np.array_split(dead, len(dead) // 200 + 1):
+                store.delete_many(hashes(part))
+        assert_holds(store, alive)
+
+
 def test_a_store_is_not_made_on_a_full_disk(disk):
     with (disk / "ballast").open("ab", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:

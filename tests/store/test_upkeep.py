@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from store_records import assert_holds, hashes, rows
 
 import siltstone
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import KIND_CHECKPOINT
+from siltstone.shard import choosing, packing
 from siltstone.shard.changes import Roll
+from siltstone.shard.upkeep import Upkeep
 
 SMALL = 64 * 1024
 
@@ -68,6 +72,42 @@ def test_a_shard_that_rolls_is_whole_to_others(store, monkeypatch):
     store.put_many(*rows(range(10_000)))
     assert len(seen) >= 3
     assert all(room > 0 for room in seen)
+
+
+def test_what_cleaning_copies_ahead_never_counts_less_than_what_is_older(path, monkeypatch):
+    """A key was deleted and put again behind a journal that is cleaned; then its second journal is packed alone."""
+    monkeypatch.setattr(Upkeep, "tick", lambda _self, _now: None)
+    for module in (choosing, packing):
+        # As where what is free lies in short pieces.
+        monkeypatch.setattr(module, "pieces", lambda _superblock, _shard: [1 << 20])
+    again = range(500)
+    store = siltstone.open(path, workers=0, shards=1, erase_block=1 << 20)
+    upkeep, shard = upkeep_of(store)
+
+    def close_journal():
+        with store._core.shards.group._flush_lock:
+            shard.freeze()
+
+    store.put_many(*rows(again))
+    store.put_many(*rows(range(10_000, 46_800)))
+    close_journal()
+    store.delete_many(hashes(again))
+    store.put_many(*rows(range(60_000, 60_060)))
+    close_journal()
+    store.put_many(*rows(again, 1))
+    store.put_many(*rows(range(70_000, 105_000)))
+    close_journal()
+    store.put_many(*rows(range(10_000, 27_000), 2))
+    store.flush()
+    assert upkeep.clean(shard, sparing=True, end=math.inf)
+    store.put_many(*rows(range(70_000, 95_000), 2))
+    store.flush()
+    assert upkeep.pack(shard)
+    store.flush()
+    assert_holds(store, again, 1)
+    store._core.abandon()
+    with siltstone.open(path, workers=0) as store:
+        assert_holds(store, again, 1)
 
 
 def test_a_window_never_counts_less_than_nothing(store):

@@ -215,6 +215,9 @@ class ProcessHost(ShardHost):
                     result_with_space(process, answer, again, self._keepers, self.volume, Kind.APPEND)
                 except SiltstoneError as error:
                     errors.append(error)
+            # Again: what was sent once more is not covered by a flush that another thread did meanwhile.
+            if waiting:
+                self._count_put()
         if errors:
             raise errors.pop(0)
 

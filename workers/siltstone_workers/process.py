@@ -108,8 +108,13 @@ class WorkerProcess:
             self._is_ending = kind == Kind.END
         return answer
 
-    def result(self, answer: Answer, kind: Kind) -> memoryview | None:
-        """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline."""
+    def result(self, answer: Answer, kind: Kind, *, patience: float | None = None) -> memoryview | None:
+        """The bulk of an answer, or its error; OutcomeUnknownError, and the end of the worker, after the deadline.
+
+        :param patience: None is enough after so many seconds without an answer
+        """
+        if patience is not None and not self._answers.wait(answer, min(patience, self.deadline)):
+            return None
         # From when it was asked: who asks several workers waits for all of them within one deadline.
         if not self._answers.wait(answer, max(0.0, answer.asked + self.deadline - time.monotonic())):
             self.kill(f"it did not answer {kind.name} within {self.deadline:g} s")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from siltstone_workers.keeper import Keeper
     from siltstone_workers.process import WorkerProcess
 
+#: what others wait for a worker that is to make space
+_PATIENCE_SECONDS = 10.0
+
 
 def tidy(processes: Iterable[WorkerProcess], *, incarnate: bool) -> None:
     """See :meth:`siltstone.plugin.hosting.ShardHost.tidy`."""
@@ -36,9 +39,13 @@ def make_space(keepers: Sequence[Keeper], superblock: Superblock, *, deletes: bo
         return max(closed_bytes(superblock, shard) for shard in keeper.shards)
 
     for keeper in sorted(keepers, key=held, reverse=True):
-        process = keeper.process
         try:
-            if process and process.result(process.ask(Kind.SPACE, deletes), Kind.SPACE) is not None:
+            # One that starts knows no such request; one that is busy with its own upkeep is not waited for.
+            process = keeper.serving(keeper.shards[0])
+            if (
+                process.result(process.ask(Kind.SPACE, deletes), Kind.SPACE, patience=_PATIENCE_SECONDS)
+                is not None
+            ):
                 return True
         except SiltstoneError:
             continue  # what is amiss with it is for those to be told who want something of it

@@ -16,7 +16,7 @@ from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.merging import OnFull
-from siltstone.shard.upkeep import Upkeep
+from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -108,24 +108,30 @@ class ShardGroup:
 
         As one batch, where there is space for it; in smaller ones on a full volume.
         """
-        shard = self._shard(number)
+        return self._delete_in_parts(
+            self._shard(number), kind, keys, self.volume.ports.clock() + CLEAN_SECONDS
+        )
+
+    def _delete_in_parts(
+        self, shard: Shard, kind: int, keys: NDArray[np.uint8], end: float
+    ) -> NDArray[np.bool_]:
         try:
-            return self._delete(shard, kind, keys)
+            return self._delete(shard, kind, keys, end)
         except DiskFullError:
             half = len(keys) // 2
-            if half == 0:
+            if half == 0 or self.volume.ports.clock() > end:
                 raise
             parts = (keys[:half], keys[half:])
-            return np.concatenate([self.delete(number, kind, part) for part in parts])
+            return np.concatenate([self._delete_in_parts(shard, kind, part, end) for part in parts])
 
-    def _delete(self, shard: Shard, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def _delete(self, shard: Shard, kind: int, keys: NDArray[np.uint8], end: float) -> NDArray[np.bool_]:
         stream = delete_stream(kind, keys)
         check_batch(stream)
         while True:
             try:
                 return shard.delete(kind, keys)
             except JournalFullError:
-                self._roll(shard, stream, deletes=True)
+                self._roll(shard, stream, deletes_until=end)
             except LogStoreFullError:
                 if not self.upkeep.make_index_room(shard, len(keys)):
                     raise
@@ -139,14 +145,15 @@ class ShardGroup:
         if not self.shards:
             raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
-    def _roll(self, shard: Shard, stream: NDArray[np.uint8], *, deletes: bool = False) -> None:
+    def _roll(self, shard: Shard, stream: NDArray[np.uint8], *, deletes_until: float | None = None) -> None:
         reserve = False
         while True:
             try:
                 with self._flush_lock:
                     shard.roll(stream, reserve=reserve)
             except DiskFullError:
-                if self.upkeep.make_space(deletes=deletes):
+                deletes = deletes_until is not None
+                if self.upkeep.make_space(deletes=deletes, end=deletes_until):
                     continue
                 if not deletes or reserve:
                     raise

@@ -22,7 +22,7 @@ from siltstone.shard.filling import Unflushed, give_back, switching, take_to_cle
 from siltstone.volume.allocator import round_to_erase_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy import uint64
@@ -208,30 +208,30 @@ class Packing:
 class Cleaning(Packing):
     """As packing, where space is so short that the copies must go to whatever pieces there are, and fill them.
 
-    :param behind: the journals behind the run, oldest first; some entries of them go where there is room left. They
-        are there twice until their journal is packed as well, and a replay in between names the second.
+    :param behind: the journal next to the run; some of its entries go where there is room left. They are there twice
+        until it is packed as well, and a replay in between names the second. No other may give some: what is older than
+        they are, and newer than the copies, would count over these once their own journal is gone
     """
 
     piece_clusters = PIECE_CLUSTERS
 
     def __init__(
-        self, shard: Shard, run: Run, flush: Callable[[], None], behind: Sequence[Extent] = ()
+        self, shard: Shard, run: Run, flush: Callable[[], None], behind: Extent | None = None
     ) -> None:
         super().__init__(shard, run, flush)
         self._behind = behind
 
     def _top_up(self) -> None:
         # Elsewhere deletions would have to be copied along.
-        if self._run.oldest and self._held:
-            for source in self._behind:
-                for piece in self._clusters(source):
-                    stream, places, largest = self._living(source, *piece)
-                    # What has no key is named by nothing, and would count twice.
-                    whole = bool((places == NO_PLACE).any())
-                    if whole or self._size(len(stream), largest) > self._size(0, 1):
-                        return
-                    if len(places):
-                        self._add(stream, places, largest)
+        if self._run.oldest and self._held and self._behind is not None:
+            for piece in self._clusters(self._behind):
+                stream, places, largest = self._living(self._behind, *piece)
+                # What has no key is named by nothing, and would count twice.
+                whole = bool((places == NO_PLACE).any())
+                if whole or self._size(len(stream), largest) > self._size(0, 1):
+                    return
+                if len(places):
+                    self._add(stream, places, largest)
 
     def _size(self, more: int, largest: int) -> int:
         """Bytes of the extent that takes what has gathered, and `more` bytes of entries."""

@@ -51,7 +51,7 @@ class Shard:
         self._spare_lock = threading.Lock()
         self._last_change = volume.ports.clock()
         #: the extent that was the shard's reserve and became a journal for deletions
-        self._reserve: int | None = None
+        self._reserve: Extent | None = None
         #: why nothing more is taken: an error that made the index differ from the journals, or the shard is closed
         self.broken: SiltstoneError | None = None
 
@@ -151,7 +151,13 @@ class Shard:
 
         Without them a volume that is full could never be cleaned.
         """
-        return self.journal is not None and self.journal.extent.id == self._reserve
+        journal, reserve = self.journal, self._reserve
+        # Also in this life: an id comes back.
+        return (
+            journal is not None
+            and reserve is not None
+            and (journal.extent.id, journal.extent.generation) == (reserve.id, reserve.generation)
+        )
 
     @property
     def room(self) -> int:
@@ -260,7 +266,7 @@ class Shard:
                         raise
                     superblock = self.volume.publish(TakeEmpty(self.number, room, kept=True))
                     taken = space.taken_by(superblock, self.number)
-                    self._reserve = taken.id
+                    self._reserve = taken
                     return taken
                 size = max(size // 2, least)
             else:

@@ -36,7 +36,7 @@ INCARNATE_ABOVE = 0.75
 #: part of what the largest shard holds that another is to hold if what is oldest is to go there
 _MUCH = 0.75
 #: so long a call that needs space waits for cleaning that has given none yet
-_CLEAN_SECONDS = 5.0
+CLEAN_SECONDS = 5.0
 
 
 class Upkeep:
@@ -105,18 +105,19 @@ class Upkeep:
                 raise
             return True
 
-    def make_space(self, *, deletes: bool = False, here: bool = False) -> bool:
+    def make_space(self, *, deletes: bool = False, here: bool = False, end: float | None = None) -> bool:
         """Free what is dead in any shard, or what is oldest, where that may go; False where nothing can be freed.
 
         :param deletes: it is for deletions, which may make more: it is done however much must be copied for it
         :param here: what is oldest is to go here; else only where no shard of another process has much more
+        :param end: when cleaning gives up; None: :data:`CLEAN_SECONDS` from now
         """
         shards = list(self._shards.values())
         ways = [self.pack]
         if not self._on_full.drops_oldest:
             # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
-            end = self._volume.ports.clock() + _CLEAN_SECONDS
-            ways.append(partial(self.clean, sparing=not deletes, end=end))
+            until = self._volume.ports.clock() + CLEAN_SECONDS if end is None else end
+            ways.append(partial(self.clean, sparing=not deletes, end=until))
         for free in ways:
             for shard in shards:
                 try:
@@ -165,8 +166,8 @@ class Upkeep:
                 if run is None:
                     return False
                 closed = [each.extent for each in candidates]
-                behind = closed[closed.index(run.sources[-1]) + 1 :]
-                self._pack(shard, run, partial(Cleaning, behind=behind))
+                behind = closed[closed.index(run.sources[-1]) + 1 :][:1]
+                self._pack(shard, run, partial(Cleaning, behind=behind[0] if behind else None))
                 if closed_bytes(self._volume.superblock, shard.number) < before:
                     return True
                 step += 1
