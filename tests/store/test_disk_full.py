@@ -207,9 +207,10 @@ def test_room_that_was_for_deletions_is_for_puts_once_it_is_another_journals(dis
                     break
                 alive, number = np.concatenate([alive, numbers]), number + 200
             alive = chance.permutation(alive)
-            dead, alive = np.split(alive, [len(alive) // 2])
-            for part in np.array_split(dead, len(dead) // 200 + 1):
-                store.delete_many(hashes(part))
+            for _part in range(8):
+                dead, alive = np.split(alive, [len(alive) // 12])
+                for at in range(0, len(dead), 200):
+                    store.delete_many(hashes(dead[at : at + 200]))
         assert_holds(store, alive)
 
 
