@@ -197,7 +197,6 @@ def test_room_that_was_for_deletions_is_for_puts_once_it_is_another_journals(dis
     with siltstone.open(disk / "store.silt", workers=0, shards=1, erase_block=64 * 1024) as store:
         (shard,) = store._core.shards.group.shards.values()
         for _round in range(12):
-            # From here on nothing but deletions may find the shard so.
             while True:
                 numbers = np.arange(number, number + 200)
                 try:
