@@ -56,6 +56,13 @@ def test_what_cleans_may_take_of_the_reserve() -> None:
             refused(VOLUME)
 
 
+def test_more_is_not_kept_than_is_needed_in_pieces_either() -> None:
+    other = replace(RESERVE, id=9, offset=END_OF_ALL)
+    found = changed(Give(0, 3), VOLUME.with_extents(other))
+    assert allocator.reserved_bytes(found, 0) == 2 * FIRST
+    assert allocator.free_bytes(found) == allocator.free_bytes(VOLUME) + 3 * FIRST
+
+
 def test_more_is_not_kept_than_is_needed() -> None:
     superblock = VOLUME.with_extents(replace(RESERVE, length=6 * FIRST))
     found = changed(Give(0, 3), superblock)

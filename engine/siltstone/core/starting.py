@@ -7,7 +7,7 @@ Everything else waits.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from siltstone.errors import SiltstoneError
 from siltstone.format.superblock import ACTIVE, CLOSED, Extent
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: so much is replayed for the first lookups; where it is more, they may as well wait for those who replay it anyway
 _REPLAY_MAX: Final = 4 << 20
 
+_R = TypeVar("_R")
+
 
 class EarlyReader(Reader):
     """Looks up keys in what a clean close left, and where that may have changed meanwhile, in the host's reader.
@@ -51,29 +53,27 @@ class EarlyReader(Reader):
 
     def get(self, kind: int, key: Bytes) -> Any:
         """See :class:`Reader`."""
-        try:
-            found = super().get(kind, key)
-        except SiltstoneError:
-            if self._counts():
-                raise
-        else:
-            if self._counts():
-                return found
-        return self._starting.host.reader.get(kind, key)
+        return self._either(lambda: Reader.get(self, kind, key), lambda reader: reader.get(kind, key))
 
     def get_many(
         self, kind: int, keys: NDArray[np.uint8], payload_size: int
     ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
         """See :class:`Reader`."""
+        return self._either(
+            lambda: Reader.get_many(self, kind, keys, payload_size),
+            lambda reader: reader.get_many(kind, keys, payload_size),
+        )
+
+    def _either(self, early: Callable[[], _R], later: Callable[[Reader], _R]) -> _R:
         try:
-            found = super().get_many(kind, keys, payload_size)
+            found = early()
         except SiltstoneError:
             if self._counts():
                 raise
         else:
             if self._counts():
                 return found
-        return self._starting.host.reader.get_many(kind, keys, payload_size)
+        return later(self._starting.host.reader)
 
     def _counts(self) -> bool:
         superblock = self._volume.superblock

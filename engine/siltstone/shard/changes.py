@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from siltstone.format.constants import JOURNAL_SIZE_MAX
 from siltstone.format.superblock import (
     ACTIVE,
     CLOSED,
@@ -17,6 +18,7 @@ from siltstone.format.superblock import (
     Superblock,
 )
 from siltstone.shard import space
+from siltstone.shard.change_of_one import ChangeOfOne
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.shard.cleaning_changes import Filled, Incarnate, Merge, Pack, Packed, TakeHashStore
 from siltstone.volume import allocator
@@ -46,39 +48,26 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class TakeNext:
+class TakeNext(ChangeOfOne):
     """Take an extent of `size` bytes as the next journal of `shard`, and make sure that enough is kept beside it."""
 
-    shard: int
     size: int
 
     def __call__(self, superblock: Superblock) -> Superblock:
         superblock, extent = allocator.take(superblock, self.size)
         return space.with_reserve(space.as_empty(superblock, extent, self.shard)[0], self.shard)
 
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
-
 
 @dataclass(frozen=True, slots=True)
-class TakeEmpty:
+class TakeEmpty(ChangeOfOne):
     """Take an extent of `size` bytes as an empty journal of `shard`; with `kept` of what is kept for it."""
 
-    shard: int
     size: int
     kept: bool
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        if self.kept:
-            superblock, extent = allocator.take_reserved(superblock, self.shard, self.size)
-        else:
-            superblock, extent = allocator.take(superblock, self.size)
+        superblock, extent = space.take(superblock, self.shard, self.size, JOURNAL_SIZE_MAX, kept=self.kept)
         return space.as_empty(superblock, extent, self.shard)[0]
-
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +100,28 @@ class TakeFresh:
 
 
 @dataclass(frozen=True, slots=True)
-class Give:
+class Give(ChangeOfOne):
     """Give an empty journal or hash store of `shard` back."""
 
-    shard: int
     extent: int
 
     def __call__(self, superblock: Superblock) -> Superblock:
         space.owned(superblock, self.shard, self.extent, EMPTY, *KINDS_IN_USE)
         return space.with_reserve_of_free(allocator.give(superblock, self.extent), self.shard)
 
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
-
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
+class Reserve(ChangeOfOne):
     """Keep as much for the recovery and the cleaning of `shard` as it needs, where less is kept."""
-
-    shard: int
 
     def __call__(self, superblock: Superblock) -> Superblock:
         return space.with_reserve(superblock, self.shard)
 
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
-
 
 @dataclass(frozen=True, slots=True)
-class Roll:
+class Roll(ChangeOfOne):
     """Close journal `old` of `shard` at `end`, and let `fresh` take the writes; either may be None."""
 
-    shard: int
     old: int | None
     end: End | None
     fresh: int | None
@@ -163,10 +140,6 @@ class Roll:
             extent = space.owned(superblock, self.shard, self.fresh, EMPTY)
             changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, self.shard)))
         return superblock.with_extents(*changed)
-
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
 
 
 @dataclass(frozen=True, slots=True)

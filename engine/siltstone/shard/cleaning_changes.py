@@ -10,6 +10,7 @@ from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.superblock import CLOSED, EMPTY, KIND_HASH_STORE, Superblock
 from siltstone.hash_store.extent import CLUSTERS_MAX
 from siltstone.shard import space
+from siltstone.shard.change_of_one import ChangeOfOne
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -19,26 +20,20 @@ HASH_STORE_SIZE_MAX: Final = CLUSTERS_MAX * CLUSTER_SIZE
 
 
 @dataclass(frozen=True, slots=True)
-class TakeHashStore:
+class TakeHashStore(ChangeOfOne):
     """Take an extent of `size` bytes as a hash store of `shard` that is about to be filled.
 
     :param kept: of what is kept for the shard
     """
 
-    shard: int
     size: int
     kept: bool
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        if self.kept:
-            superblock, extent = allocator.take_reserved(superblock, self.shard, self.size)
-        else:
-            superblock, extent = allocator.take(superblock, self.size, HASH_STORE_SIZE_MAX)
+        superblock, extent = space.take(
+            superblock, self.shard, self.size, HASH_STORE_SIZE_MAX, kept=self.kept
+        )
         return space.as_empty_hash_store(superblock, extent, self.shard)
-
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +45,9 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(ChangeOfOne):
     """Let `packed` journals of `shard` take the place of `sources`, its neighbouring closed ones, and free those."""
 
-    shard: int
     sources: tuple[int, ...]
     packed: tuple[Packed, ...]
 
@@ -90,10 +84,6 @@ class Pack:
             superblock = superblock.with_extents(replace(extent, state=CLOSED, end=one.end, order=order))
         return space.with_reserve_of_free(superblock, self.shard)
 
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
-
 
 @dataclass(frozen=True, slots=True)
 class Filled:
@@ -110,7 +100,7 @@ class Filled:
 
 
 @dataclass(frozen=True, slots=True)
-class Incarnate:
+class Incarnate(ChangeOfOne):
     """Let a hash store, and `packed` journals for what has no key, take the place of the oldest journals of `shard`.
 
     :param sources: those journals, all closed; freed
@@ -118,7 +108,6 @@ class Incarnate:
     :param passed: all older ones, in which nothing has a key; they stay
     """
 
-    shard: int
     sources: tuple[int, ...]
     packed: tuple[Packed, ...]
     hash_store: Filled | None
@@ -142,19 +131,14 @@ class Incarnate:
             return superblock
         return self.hash_store.publish(superblock, self.shard, max(extent.order for extent in oldest))
 
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}
-
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class Merge(ChangeOfOne):
     """Let one hash store take the place of `sources`, neighbouring hash stores of `shard`, and free those.
 
     :param merged: filled; None where nothing of them is left, or they are given up
     """
 
-    shard: int
     sources: tuple[int, ...]
     merged: Filled | None
 
@@ -176,7 +160,3 @@ class Merge:
             order = max(source.order for source in found)
             superblock = self.merged.publish(superblock, self.shard, order)
         return space.with_reserve_of_free(superblock, self.shard)
-
-    def shards(self, superblock: Superblock) -> set[int]:
-        """The shards that it is about."""
-        return {self.shard}

@@ -40,6 +40,15 @@ def as_empty(superblock: Superblock, extent: Extent, shard: int) -> tuple[Superb
     return superblock.with_extents(empty), empty
 
 
+def take(
+    superblock: Superblock, shard: int, size: int, limit: int, *, kept: bool
+) -> tuple[Superblock, Extent]:
+    """Take `size` bytes, at most `limit`; with `kept` of what is kept for the shard."""
+    if kept:
+        return allocator.take_reserved(superblock, shard, size)
+    return allocator.take(superblock, size, limit)
+
+
 def as_empty_hash_store(superblock: Superblock, extent: Extent, shard: int) -> Superblock:
     """The superblock in which `extent` is a hash store of `shard` that is about to be filled."""
     superblock, empty = as_empty(superblock, extent, shard)
@@ -106,9 +115,13 @@ def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
         anew, extent = allocator.take(anew, min(missing, free))
         anew = allocator.reserve(anew.with_extents(extent), extent.id, shard)
         missing -= extent.length
-    found = allocator.reserves_of(anew, shard)
-    better = sum(each.length for each in found) - sum(each.length for each in kept)
-    return anew if better > 0 or (better == 0 and len(found) < len(kept)) else superblock
+    return anew if _rank(anew, shard, size) > _rank(superblock, shard, size) else superblock
+
+
+def _rank(superblock: Superblock, shard: int, size: int) -> tuple[int, int, int]:
+    """How good it is what is kept for a shard: as much as it needs, no more, in few pieces."""
+    kept = [each.length for each in allocator.reserves_of(superblock, shard)]
+    return min(sum(kept), size), -sum(kept), -len(kept)
 
 
 def taken_by(superblock: Superblock, shard: int, *, checkpoint: bool = False) -> Extent:
