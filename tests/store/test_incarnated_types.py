@@ -6,12 +6,15 @@ import random
 from dataclasses import dataclass
 
 import pytest
+from store_media import freeze
 from store_records import digest, info
 
 import siltstone
-from siltstone.format.superblock import KIND_HASH_STORE
+from siltstone.format.superblock import CLOSED, KIND_HASH_STORE
 from siltstone.plugin import Consumer, EntryType, hookimpl
 from siltstone.plugin.host import PluginHost
+from siltstone.shard.choosing import Run
+from siltstone.shard.packing import Cleaning
 
 SMALL = 64 * 1024
 
@@ -119,6 +122,29 @@ def test_entries_without_a_key_stay_in_order_however_often_journals_are_incarnat
     with opened(path, types) as store:
         assert types.seen == texts
         assert len(store) == 40
+
+
+def test_entries_without_a_key_are_there_once_when_a_journal_before_them_is_cleaned(path, types):
+    """What is left of the space of its copy takes of the next journal only what can be there twice."""
+    with opened(path, types, shards=1, erase_block=SMALL) as store:
+        group = store._core.shards.group
+        (shard,) = group.shards.values()
+        for number in range(100):
+            store.put(info(number))
+        store.put(Note("first"))
+        freeze(store)
+        for number in range(100, 200):
+            store.put(info(number))
+        store.put(Note("second"))
+        freeze(store)
+        before, behind = (each for each in store._core.volume.superblock.journals(0) if each.state == CLOSED)
+        store.put(info(5, 1))
+        Cleaning(shard, Run((before,), oldest=True), lambda: group.flush(only=[shard]), behind).carry_out()
+    with opened(path, types) as store:
+        assert types.seen == ["first", "second"]
+        assert len(store) == 200
+        assert store.get(digest(5)) == info(5, 1)
+        assert store.get(digest(150)) == info(150)
 
 
 def test_where_nothing_has_a_key_nothing_is_incarnated(path, types):

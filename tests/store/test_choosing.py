@@ -1,0 +1,69 @@
+"""Which journals are cleaned where space is short: whatever they hold, nothing that is deleted may come back."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE, SLOT_CLUSTERS
+from siltstone.format.seal import End
+from siltstone.format.superblock import CLOSED, KIND_JOURNAL, Extent
+from siltstone.log_store.log_store import JournalTally
+from siltstone.shard.choosing import Candidate, choose_any, choose_first
+
+BLOCK = 64 * 1024
+#: entries of 50 bytes that a cluster takes
+A_CLUSTER = BODY_SIZE // 50
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    """Closed journals, oldest first: full or not, alive, dead, or with deletions."""
+    found = []
+    for number in range(draw(st.integers(0, 8))):
+        length = BLOCK * draw(st.integers(1, 8))
+        clusters = draw(st.integers(1, length // CLUSTER_SIZE - SLOT_CLUSTERS))
+        entries = draw(st.integers(1, clusters * A_CLUSTER))
+        deletions = draw(st.sampled_from([0, entries // 3, entries]))
+        keyless = draw(st.sampled_from([0, (entries - deletions) // 4]))
+        named = draw(
+            st.sampled_from([0, (entries - deletions - keyless) // 2, entries - deletions - keyless])
+        )
+        end = End(clusters - 1, 100, None, 1)
+        extent = Extent(number, number << 20, length, KIND_JOURNAL, 0, number, CLOSED, generation=1, end=end)
+        found.append(Candidate(extent, JournalTally(entries, deletions, keyless, named)))
+    return found
+
+
+ROOM = st.lists(st.integers(1, 12).map(lambda blocks: blocks * BLOCK), max_size=3).map(
+    lambda lengths: sorted(lengths, reverse=True)
+)
+
+
+@given(candidates(), ROOM, st.sampled_from([0.0, 1 / 16, 1.0]))
+def test_deletions_are_given_up_only_where_nothing_older_is_dead(journals, room, worth):
+    extents = [each.extent for each in journals]
+    for run in (choose_any(journals, room, BLOCK, worth=worth), choose_first(journals, room, BLOCK)):
+        if run is None:
+            continue
+        first = extents.index(run.sources[0])
+        assert list(run.sources) == extents[first : first + len(run.sources)], "neighbours, oldest first"
+        if run.oldest:
+            assert all(each.dead == 0 for each in journals[:first])
+
+
+@given(candidates(), ROOM)
+def test_what_is_chosen_gives_more_than_its_copies_take(journals, room):
+    run = choose_any(journals, room, BLOCK)
+    if run is not None:
+        chosen = [each for each in journals if each.extent in run.sources]
+        kept = sum(each.kept_bytes(oldest=run.oldest) for each in chosen)
+        held = sum(each.extent.length for each in chosen)
+        assert kept <= sum(room)
+        assert held - kept >= BLOCK
+
+
+@given(candidates())
+def test_where_something_is_dead_and_there_is_room_a_pass_begins(journals):
+    run = choose_first(journals, [1 << 30], BLOCK)
+    assert (run is None) == all(each.dead == 0 for each in journals)
