@@ -98,9 +98,10 @@ def choose_any(
     for start, first in enumerate(candidates):
         oldest, clean = clean, clean and first.dead == 0
         for stop, held, kept in _windows(candidates, start, room, erase_block, oldest=oldest):
-            gives = held - kept
-            if gives >= erase_block and gives / (kept + erase_block) > best:
-                best = gives / (kept + erase_block)
+            # Whole erase blocks both.
+            gives = (held - kept) / (kept + erase_block)
+            if gives > best:
+                best = gives
                 found = Run(tuple(each.extent for each in candidates[start:stop]), oldest)
     return found
 
