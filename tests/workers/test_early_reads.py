@@ -89,6 +89,15 @@ def test_lookups_do_not_wait_for_the_workers_and_puts_do(closed: Path, gate: Gat
         assert_holds(store, range(300, 400))
 
 
+def test_a_configuration_says_whether_to_wait(closed: Path, gate: Gate, tmp_path: Path) -> None:
+    (tmp_path / "store.toml").write_text(
+        f'[volume]\ntarget = "{closed}"\n[store]\nworkers = 2\n[workers]\nwait = false\n'
+    )
+    with siltstone.open(tmp_path / "store.toml") as store:
+        assert_holds(store, range(400))
+        gate.open()
+
+
 def test_a_lookup_that_began_before_the_workers_were_there_sees_what_was_put_since(
     closed: Path, gate: Gate
 ) -> None:

@@ -51,6 +51,7 @@ def test_a_configuration_says_how_workers_are_run(tmp_path: Path) -> None:
         {"affinity": []},
         {"affinity": [[]]},
         {"affinity": [["0"]]},
+        {"wait": 1},
     ],
 )
 def test_a_wrong_option_is_named(wrong: dict[str, object]) -> None:
