@@ -18,11 +18,10 @@ from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
 from siltstone.log_store.log_store import LogStore
-from siltstone.shard import merging, opening, space
+from siltstone.shard import merging, opening, rolling, space, spares
 from siltstone.shard.filling import Unflushed
 from siltstone.shard.incarnation import Incarnation
 from siltstone.shard.packing import Packing
-from siltstone.shard.shard import Shard
 from siltstone.volume import volume as volume_module
 from siltstone.volume.slots import write_slots
 from siltstone.volume.volume import Volume
@@ -150,19 +149,45 @@ def no_prepared_slots(plant: Plant) -> None:
 
 
 def the_roll_published_before_the_flush(plant: Plant) -> None:
-    usual = Shard.roll
+    usual = rolling._roll
 
-    def flush_journal(_self: Any, journal: Any) -> End:
-        if journal.begin_flush():
-            journal.end_flush()
-        return journal.end  # type: ignore[no-any-return]
+    def flush_held(shards: Any) -> Any:
+        for shard in shards:
+            if shard.journal is not None and shard.journal.begin_flush():
+                shard.journal.end_flush()
+        return list(shards)
 
-    def roll(self: Any, stream: Any) -> None:
-        usual(self, stream)
-        self.volume.flush()
+    def roll(shards: Any, **options: Any) -> None:
+        usual(shards, **options)
+        shards[0].volume.flush()
 
-    plant.setattr(Shard, "flush_journal", flush_journal)
-    plant.setattr(Shard, "roll", roll)
+    plant.setattr(rolling, "flush_held", flush_held)
+    plant.setattr(rolling, "_roll", roll)
+
+
+def only_the_first_flushed_before_a_roll_together(plant: Plant) -> None:
+    usual = rolling.flush_held
+
+    def flush_held(shards: Any) -> Any:
+        usual(shards[:1])
+        return list(shards)
+
+    plant.setattr(rolling, "flush_held", flush_held)
+
+
+def only_the_first_made_ready_of_spares_together(plant: Plant) -> None:
+    usual = spares._make_ready
+
+    def make_ready(extents: Any) -> None:
+        plant.setattr(SealedJournal, "prepare", prepare)
+        usual(extents)
+
+    def prepare(self: Any) -> None:
+        plant.setattr(SealedJournal, "prepare", lambda _self: None)
+        usual_prepare(self)
+
+    usual_prepare = SealedJournal.prepare
+    plant.setattr(spares, "_make_ready", make_ready)
 
 
 def the_copy_published_before_the_flush(plant: Plant) -> None:

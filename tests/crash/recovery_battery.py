@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from crash_states import crash_points
 from journal_life import ViolationError
 from medium import FLUSH, HEAD, Discard, Image, Medium, Write
-from store_life import OPERATIONS, StoreLife, Told, reopened
+from store_life import StoreLife, Told, reopened
+from store_operations import OPERATIONS
 
 from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN

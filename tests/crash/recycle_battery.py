@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from crash_states import crash_points
 from journal_life import OTHER_UUID, PORTS, UUID, JournalChecker, JournalLife, ViolationError, journal_extent
 from medium import HEAD, JUNK, Image, Medium
-from store_life import OPERATIONS, StoreLife, reopened
+from store_life import StoreLife, reopened
+from store_operations import OPERATIONS
 
 from siltstone.errors import DamageError, ForeignVolumeError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, SECTOR_SIZE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 from journal_life import ViolationError
@@ -18,6 +19,7 @@ from siltstone.format.superblock import CLOSED
 from siltstone.index.types import KeyTypes
 from siltstone.journal.log_reader import LogReader
 from siltstone.lookup.reader import Reader
+from siltstone.shard import rolling
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.choosing import Run
 from siltstone.shard.group import ShardGroup
@@ -25,15 +27,17 @@ from siltstone.shard.incarnation import Incarnation, choose_oldest
 from siltstone.shard.merging import merge_hash_stores
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
 from siltstone.shard.packing import Cleaning, Packing
+from siltstone.shard.spares import make_spare, make_spares
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import read_superblock
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from siltstone.format.superblock import Superblock
     from siltstone.log_store.log_store import LogStore
+    from siltstone.shard.shard import Shard
 
 TYPES = KeyTypes({TYPE_HASH: (0, 32)})
 OPTIONS = OpenOptions(types=TYPES, key_entry_bytes=35, index_memory=1 << 20, threads=1)
@@ -265,20 +269,46 @@ class StoreLife:
 
     def roll(self, shard: int = 0) -> None:
         """Let the next journal take the writes, as for a batch that does not fit the active one."""
+        if self._roll(shard):
+            self.flushed[shard] = len(self.given[shard])
+            self._tell()
+
+    def _roll(self, shard: int, others: Sequence[Shard] = ()) -> bool:
+        """Whether there was space for it."""
         journal = self.group.shards[shard].journal
         room = 1 if journal is None else journal.clusters - journal.writer.index
         stream = np.frombuffer(put(0, 0) * 81 * (room + 1), np.uint8)
         try:
-            self.group.shards[shard].roll(stream)
+            rolling.roll(self.group.shards[shard], stream, others=others)
+        except DiskFullError:
+            return False
+        return True
+
+    def roll_together(self) -> None:
+        """Let the next journals of all shards take the writes: those whose next is ready go with the first one."""
+        shards = list(self.group.shards.values())
+        due = [True, *(each.spare is not None and each.journal is not None for each in shards[1:])]
+        # Journals of a few clusters are never so full that what is left is little.
+        with patch.object(rolling, "_is_nearly_full", lambda each, _size: each.spare is not None):
+            rolled = self._roll(0, shards)
+        if rolled:
+            self.flushed = [
+                len(given) if one else flushed
+                for given, flushed, one in zip(self.given, self.flushed, due, strict=True)
+            ]
+            self._tell()
+
+    def spares(self) -> None:
+        """Make the next journals of all shards ready together."""
+        try:
+            make_spares(list(self.group.shards.values()))
         except DiskFullError:
             return
-        self.flushed[shard] = len(self.given[shard])
-        self._tell()
 
     def spare(self, shard: int = 0) -> None:
         """Make the next journal ready long before it is needed."""
         try:
-            self.group.shards[shard].make_spare()
+            make_spare(self.group.shards[shard])
         except DiskFullError:
             return
 
@@ -355,25 +385,6 @@ class StoreLife:
     def kill(self) -> None:
         """Let the process die and a new one open the store."""
         self.open()
-
-
-OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
-    "append": StoreLife.append,
-    "batch": StoreLife.batch,
-    "delete": StoreLife.delete,
-    "flush": StoreLife.flush,
-    "roll": StoreLife.roll,
-    "spare": StoreLife.spare,
-    "pack": StoreLife.pack,
-    "pack newest": StoreLife.pack_newest,
-    "clean": StoreLife.clean,
-    "incarnate": StoreLife.incarnate,
-    "merge": StoreLife.merge,
-    "note": StoreLife.note,
-    "checkpoint": StoreLife.checkpoint,
-    "close": StoreLife.close,
-    "kill": StoreLife.kill,
-}
 
 
 def reopened(image: Image, told: Told, *, mappable: bool = True, where: str = "") -> StoreLife:

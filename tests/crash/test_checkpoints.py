@@ -10,7 +10,6 @@ import pytest
 from medium import HEAD, Image, Medium
 from small_stores import in_small
 from store_life import (
-    OPERATIONS,
     OPTIONS,
     PAYLOAD_SIZE,
     StoreLife,
@@ -18,6 +17,7 @@ from store_life import (
     put,
     reopened,
 )
+from store_operations import OPERATIONS
 
 from siltstone.errors import DamageError
 from siltstone.format.checkpoint import decode_header, encode_header

@@ -7,7 +7,8 @@ import pytest
 from crash_states import crash_points
 from journal_life import JournalChecker, JournalLife, journal_extent
 from medium import HEAD, SLOT_KEPT, Image, Medium, PartialError
-from store_life import OPERATIONS, StoreLife, put, reopened
+from store_life import StoreLife, put, reopened
+from store_operations import OPERATIONS
 
 from siltstone.errors import DamageError, DiskFullError, MediumError
 from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, EXTENTS_OFFSET

@@ -10,7 +10,8 @@ import pytest
 from crash_states import crash_points
 from journal_life import ViolationError
 from medium import Image, LateInterrupt
-from store_life import OPERATIONS, StoreLife, reopened
+from store_life import StoreLife, reopened
+from store_operations import OPERATIONS
 
 from siltstone.errors import SiltstoneError
 from siltstone.format.constants import ERASE_BLOCK_MIN

@@ -102,6 +102,36 @@ def test_checkpoints_cut_off_anywhere(workload, full_battery):
     assert battery.states > 3
 
 
+#: shards whose next journals are made ready, and take the writes, together or each for itself
+TOGETHER = (
+    ("append each", "spare each"),
+    ("append each", "spare each", "append each", "roll each"),
+    ("append each", "flush", "append each", "roll each", "append each", "flush"),
+    ("spare each", "roll each", "append each", "roll each"),
+    ("append each", "spare each", "roll each", "spare each", "append each", "roll each", "kill"),
+    ("append each", "spare each", "roll each", "delete each", "roll each", "flush", "kill"),
+    ("append each", "spare", "append each", "roll each", "append each", "flush", "close"),
+    (
+        "append each",
+        "spare each",
+        "roll each",
+        "checkpoint",
+        "append each",
+        "spare each",
+        "roll each",
+        "kill",
+    ),
+    ("append each", "spare each", "roll each", "append each", "pack", "spare each", "roll each", "close"),
+)
+
+
+@pytest.mark.parametrize("workload", TOGETHER, ids=" ".join)
+def test_what_shards_do_together_cut_off_anywhere(workload, full_battery):
+    battery = OrderBattery(limit=200 if full_battery else 8, seed=6, room=4 * EXTENTS, shards=2)
+    battery.run(workload)
+    assert battery.states > 3
+
+
 def test_on_a_medium_that_was_full_of_something(full_battery):
     battery = OrderBattery(limit=40 if full_battery else 4, seed=9, fill=b"\x04\x02ab")
     chosen = list(workloads(3 if full_battery else 2))

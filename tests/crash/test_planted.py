@@ -15,7 +15,8 @@ from order_battery import OrderBattery, base_image, workloads
 from recovery_battery import ROOMY, WORKLOADS, RecoveryBattery
 from recycle_battery import check_format, check_new_store, check_recycled
 from store_contents import contents
-from store_life import OPERATIONS, StoreLife
+from store_life import StoreLife
+from store_operations import OPERATIONS
 
 from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.constants import ERASE_BLOCK_MIN
@@ -104,6 +105,12 @@ def t2_incarnation() -> None:
     battery.run(("append", "roll", "incarnate"))
     battery.run((*INCARNATED, "delete", "flush", "kill"))
     battery.run((*INCARNATED, "roll", "incarnate", "merge"))
+
+
+def t2_together() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE, shards=2)
+    battery.run(("append each", "spare each", "append each", "roll each"))
+    battery.run(("append each", "spare each", "roll each", "append each", "flush", "kill"))
 
 
 def looked_at_in_every_step() -> None:
@@ -197,6 +204,8 @@ CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], .
     (planted.no_barrier_at_an_opening, t2_deaths),
     (planted.no_prepared_slots, t2_short),
     (planted.the_roll_published_before_the_flush, t2_short),
+    (planted.only_the_first_flushed_before_a_roll_together, t2_together),
+    (planted.only_the_first_made_ready_of_spares_together, t2_together),
     (planted.the_copy_published_before_the_flush, t4),
     (planted.going_on_in_the_recovered_journal, t2_longer),
     (planted.the_end_instead_of_the_last_boundary, t1_batches),

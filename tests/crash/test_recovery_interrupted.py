@@ -6,7 +6,8 @@ import pytest
 from crash_states import crash_points
 from medium import Crash, Image, Medium
 from recovery_battery import ROOMY, TIGHT, WORKLOADS, RecoveryBattery, crash_loop
-from store_life import OPERATIONS, StoreLife
+from store_life import StoreLife
+from store_operations import OPERATIONS
 
 NAMED = {f"{number}-{len(workload)}-operations": workload for number, workload in enumerate(WORKLOADS)}
 

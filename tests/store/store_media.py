@@ -17,6 +17,7 @@ from real_media import loop_over, mounted, need_root
 from siltstone.core.media import new_volume, open_backend
 from siltstone.core.options import StoreOptions
 from siltstone.plugin import BackendOptions
+from siltstone.shard import rolling
 from siltstone.store import Store
 from siltstone.volume.ports import Ports
 from siltstone_plugins.memory import forget, open_memory
@@ -157,7 +158,7 @@ def freeze(store: Store) -> None:
     group = store._core.shards.group
     for shard in group.shards.values():
         with group._flush_lock:
-            shard.freeze()
+            rolling.freeze(shard)
 
 
 def incarnate(store: Store) -> bool:

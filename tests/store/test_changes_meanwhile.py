@@ -10,6 +10,7 @@ from store_records import assert_holds, digest, hashes, rows
 import siltstone
 from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.superblock import KIND_HASH_STORE
+from siltstone.shard.rolling import freeze
 
 
 @pytest.fixture
@@ -91,11 +92,11 @@ def test_what_a_failed_flush_of_others_may_have_lost_is_not_relied_on(path, host
             store.flush()
             for shard in group.shards.values():
                 with group._flush_lock:
-                    shard.freeze()
+                    freeze(shard)
                 group.upkeep.incarnate(shard)
     for shard in group.shards.values():
         with group._flush_lock:
-            shard.freeze()
+            freeze(shard)
     store.flush()
     before = store._core.volume.superblock
     taken = {extent.id for extent in before.extents if extent.state == "empty"}

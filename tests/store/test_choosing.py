@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE, SLOT_CLUSTERS
 from siltstone.format.seal import End
 from siltstone.format.superblock import CLOSED, KIND_JOURNAL, Extent
 from siltstone.log_store.log_store import JournalTally
-from siltstone.shard.choosing import Candidate, choose_any, choose_first
+from siltstone.shard.choosing import Candidate, choose, choose_any, choose_first
 
 BLOCK = 64 * 1024
 #: entries of 50 bytes that a cluster takes
@@ -33,6 +34,24 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
         extent = Extent(number, number << 20, length, KIND_JOURNAL, 0, number, CLOSED, generation=1, end=end)
         found.append(Candidate(extent, JournalTally(entries, deletions, keyless, named)))
     return found
+
+
+def journal(number: int, tally: JournalTally) -> Candidate:
+    """A closed journal of one erase block."""
+    end = End(1 if tally.entries else 0, 0, None, 1)
+    extent = Extent(number, number << 20, BLOCK, KIND_JOURNAL, 0, number, CLOSED, generation=1, end=end)
+    return Candidate(extent, tally)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_journals_that_never_took_an_entry_are_packed_wherever_they_lie(at):
+    journals = [journal(number, JournalTally(100, 0, 0, 100)) for number in range(2)]
+    assert choose(journals) is None
+    empty = journal(7, JournalTally(0, 0, 0, 0))
+    journals.insert(at, empty)
+    run = choose(journals)
+    assert run is not None
+    assert run.sources == (empty.extent,)
 
 
 ROOM = st.lists(st.integers(1, 12).map(lambda blocks: blocks * BLOCK), max_size=3).map(

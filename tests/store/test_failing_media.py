@@ -14,6 +14,7 @@ from store_records import assert_holds, info, rows
 
 import siltstone
 from siltstone.errors import DiskFullError, MediumError, PoisonedError, SiltstoneError
+from siltstone.shard.spares import make_spare, wants_spare
 
 MIB = 1 << 20
 
@@ -31,7 +32,7 @@ def disk_full(*_arguments):
 def fill_until_a_spare_is_due(store):
     shard = store._core.shards.group.shards[0]
     put = 0
-    while not shard.wants_spare():
+    while not wants_spare(shard):
         store.put_many(*rows(range(put, put + 50)))
         put += 50
     store.flush()
@@ -108,7 +109,7 @@ def test_a_spare_that_cannot_be_made_ready_gives_its_space_back(path, store, fau
     sizes = []
     for _attempt in range(4):
         with pytest.raises(DiskFullError):
-            shard.make_spare()
+            make_spare(shard)
         states = [extent.state for extent in store.info().extents]
         assert "empty" not in states
         sizes.append(store.info().volume_bytes)
@@ -175,10 +176,10 @@ def test_no_superblock_is_written_after_one_that_failed(path, store, faults, num
     faults.write = lambda _inner, offset, _data: write() if offset < MIB else None
     shard = store._core.shards.group.shards[0]
     with pytest.raises(DiskFullError):
-        shard.make_spare()
+        make_spare(shard)
     faults.write = nothing
     with pytest.raises(PoisonedError, match="no space"):
-        shard.make_spare()
+        make_spare(shard)
     with pytest.raises(PoisonedError):
         store.close()
     with siltstone.open(path) as reopened:

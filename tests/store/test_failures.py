@@ -15,6 +15,7 @@ from store_shadow import FAILURES, INTERRUPT, Shadow
 
 import siltstone
 from siltstone.errors import DiskFullError, MediumError, PoisonedError, SiltstoneError
+from siltstone.shard.spares import wants_spare
 
 SMALL = {"erase_block": 64 * 1024}
 MIB = 1 << 20
@@ -111,7 +112,7 @@ def test_a_flush_that_fails_while_a_spare_is_made_ready_may_have_lost_what_other
     store = open_settled(Medium(f"faulty:{path}"), faults.host())
     first, second = of_shard(store, 0, 1500), of_shard(store, 1, 500)
     for start in range(0, 1500, 100):
-        if store._core.shards.group.shards[0].wants_spare():
+        if wants_spare(store._core.shards.group.shards[0]):
             break
         store.put_many(*rows(first[start : start + 100]))
     store.put_many(*rows(second[:100]))

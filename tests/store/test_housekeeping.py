@@ -13,6 +13,7 @@ from store_records import assert_holds, rows
 from siltstone.errors import DamageError, SiltstoneError
 from siltstone.index.layout import HASH_STORES_MAX
 from siltstone.shard.merging import MANY, TIER_WIDTH, choose_merge, tier
+from siltstone.shard.spares import make_spare
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -99,7 +100,7 @@ def test_an_index_that_fills_from_one_journal_is_incarnated_before_anybody_waits
     with open_settled(Medium(str(path)), host, index_memory=1 << 20) as store:
         shard = store._core.shards.group.shards[0]
         # A journal that takes more than the index does.
-        shard.make_spare(2000)
+        make_spare(shard, 2000)
         store.put_many(*rows(range(100)))
         store.incarnate()
         start = 100

@@ -17,6 +17,7 @@ from siltstone import HashInfo
 from siltstone.plugin import Consumer, EntryType, hookimpl
 from siltstone.plugin.host import PluginHost
 from siltstone.shard.merging import merge_hash_stores
+from siltstone.shard.rolling import freeze
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class StoreMachine(RuleBasedStateMachine):
         group = self.store._core.shards.group
         shard = group.shards[shard % len(group.shards)]
         with group._flush_lock:
-            shard.freeze()
+            freeze(shard)
         group.upkeep.incarnate(shard)
 
     @rule(shard=st.integers(0, 4), first=st.integers(0, 5), count=st.integers(1, 5))

@@ -12,6 +12,7 @@ from siltstone.errors import DiskFullError
 from siltstone.format.superblock import KIND_CHECKPOINT
 from siltstone.shard import choosing, packing
 from siltstone.shard.changes import Roll
+from siltstone.shard.rolling import freeze
 from siltstone.shard.upkeep import Upkeep
 
 SMALL = 64 * 1024
@@ -47,7 +48,7 @@ def test_who_incarnates_waits_only_for_what_was_put_before(store, monkeypatch):
         assert len(steps) < 20, "it goes on and on"
         store.put_many(*rows(range(1000 * len(steps), 1000 * len(steps) + 1000)))
         with store._core.shards.group._flush_lock:
-            shard.freeze()
+            freeze(shard)
         return found
 
     monkeypatch.setattr(upkeep, "incarnate", incarnate)
@@ -86,7 +87,7 @@ def test_what_cleaning_copies_ahead_never_counts_less_than_what_is_older(path, m
 
     def close_journal():
         with store._core.shards.group._flush_lock:
-            shard.freeze()
+            freeze(shard)
 
     store.put_many(*rows(again))
     store.put_many(*rows(range(10_000, 46_800)))
@@ -131,7 +132,7 @@ def test_what_cannot_be_dropped_is_all_there(store, monkeypatch):
     upkeep, shard = upkeep_of(store)
     store.put_many(*rows(range(1000)))
     with store._core.shards.group._flush_lock:
-        shard.freeze()
+        freeze(shard)
 
     def full(**_only):
         raise DiskFullError("no space", needed=1)

@@ -15,6 +15,7 @@ from siltstone.log_store.log_store import LogStore
 from siltstone.log_store.memory import shared_memory
 from siltstone.log_store.older_views import OlderViews
 from siltstone.lookup.reader import Reader
+from siltstone.shard.rolling import freeze
 
 HASH = 0x02
 
@@ -66,7 +67,7 @@ class Shared:
 
     def incarnate(self):
         with self.group._flush_lock:
-            self.shard.freeze()
+            freeze(self.shard)
         self.group.upkeep.incarnate(self.shard)
         self.show()
 

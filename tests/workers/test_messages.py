@@ -22,6 +22,7 @@ from siltstone.shard.changes import (
     Packed,
     Reserve,
     Roll,
+    Rolled,
     Settle,
     Settled,
     TakeEmpty,
@@ -57,9 +58,10 @@ MAYBE = st.none() | COUNTS
 ENDS = st.builds(End, COUNTS, COUNTS, MAYBE, COUNTS)
 POSITIONS = st.builds(Position, COUNTS, COUNTS)
 PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4).map(tuple)
+ROLLED = st.builds(Rolled, COUNTS, MAYBE, st.none() | ENDS, MAYBE)
 SETTLED = st.builds(Settled, COUNTS, MAYBE, MAYBE, st.none() | ENDS, st.booleans())
 CHANGES = st.one_of(
-    st.builds(TakeNext, COUNTS, COUNTS),
+    st.builds(TakeNext, PAIRS),
     st.builds(TakeEmpty, COUNTS, COUNTS, st.booleans()),
     st.builds(TakeCheckpoints, PAIRS),
     st.builds(PublishCheckpoints, PAIRS),
@@ -67,7 +69,7 @@ CHANGES = st.one_of(
     st.builds(TakeFresh, st.lists(COUNTS, max_size=5).map(tuple), st.booleans()),
     st.builds(Give, COUNTS, COUNTS),
     st.builds(Reserve, COUNTS),
-    st.builds(Roll, COUNTS, MAYBE, st.none() | ENDS, MAYBE),
+    st.builds(Roll, st.lists(ROLLED, max_size=4).map(tuple)),
     st.builds(Settle, st.lists(SETTLED, max_size=4).map(tuple)),
     st.builds(TakeHashStore, COUNTS, COUNTS, st.booleans()),
     st.builds(
@@ -142,13 +144,13 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
             change_to_wire(change)
             for change in (
                 TakeEmpty(1, 65536, False),
-                TakeNext(1, 65536),
+                TakeNext(((1, 65536),)),
                 TakeFresh((1,), True),
                 Give(1, 2),
                 TakeCheckpoints(((1, 65536),)),
                 PublishCheckpoints(((1, 5),)),
                 Reserve(1),
-                Roll(1, 2, End(3, 4, None, 5), 6),
+                Roll((Rolled(1, 2, End(3, 4, None, 5), 6),)),
                 Settle((Settled(1, 2, 3, End(4, 5, 0, 6), False),)),
             )
         ],

@@ -21,17 +21,20 @@ from siltstone.volume import allocator
 
 
 def test_the_next_journal_is_taken_with_the_reserve_that_it_needs() -> None:
-    found = changed(TakeNext(0, BLOCK))
+    found = changed(TakeNext(((0, BLOCK),)))
     assert differences(found).keys() == {5, 20}
     assert found.extent(5) == Extent(5, BASE + 4 * FIRST, BLOCK, KIND_JOURNAL, 0, 0, EMPTY, generation=9)
     # A shard that has none: as much as its largest journal, and as much again for deletions, in pieces.
-    found = changed(TakeNext(1, BLOCK))
+    found = changed(TakeNext(((1, BLOCK),)))
     assert allocator.reserved_bytes(found, 1) == 2 * FIRST
     assert [each.length for each in allocator.reserves_of(found, 1)] == [FIRST + BLOCK, BLOCK]
     assert allocator.reserved_bytes(found, 0) == 2 * FIRST
     # A journal larger than all others must fit what is kept once it is full.
     large = replace(VOLUME.extent(2), offset=END_OF_ALL, length=8 * FIRST)
-    assert allocator.reserved_bytes(changed(TakeNext(0, BLOCK), VOLUME.with_extents(large)), 0) == 12 * FIRST
+    assert (
+        allocator.reserved_bytes(changed(TakeNext(((0, BLOCK),)), VOLUME.with_extents(large)), 0)
+        == 12 * FIRST
+    )
 
 
 def test_a_recovery_leaves_what_cleaning_needs() -> None:

@@ -33,6 +33,7 @@ from siltstone.shard.changes import (
     Packed,
     Reserve,
     Roll,
+    Rolled,
     Settle,
     Settled,
     TakeEmpty,
@@ -115,13 +116,13 @@ REFUSED = [
     *((f"give-{number}", Give(0, number)) for number in NOT_EMPTY),
     *((f"publish-{number}", PublishCheckpoints(((0, number),))) for number in (*OWN.values(), 6, 7, 8, 99)),
     *((f"give-up-{number}", GiveCheckpoints(((0, number),))) for number in (*OWN.values(), 6, 7, 8, 99)),
-    *((f"roll-from-{number}", Roll(0, number, END, None)) for number in NOT_ACTIVE),
-    *((f"roll-to-{number}", Roll(0, None, None, number)) for number in NOT_EMPTY),
+    *((f"roll-from-{number}", Roll((Rolled(0, number, END, None),))) for number in NOT_ACTIVE),
+    *((f"roll-to-{number}", Roll((Rolled(0, None, None, number),))) for number in NOT_EMPTY),
     *((f"settle-on-{number}", Settle((Settled(0, number, None, None, False),))) for number in NOT_EMPTY),
     *((f"settle-{number}", Settle((Settled(0, None, number, END, False),))) for number in NOT_ACTIVE),
     *((f"drop-{number}", Settle((Settled(0, None, number, END, True),))) for number in NOT_ACTIVE),
     *((f"close-{number}", CleanClose((JournalEnd(0, number, END, False),))) for number in NOT_ACTIVE),
-    ("roll-without-end", Roll(0, 2, None, 3)),
+    ("roll-without-end", Roll((Rolled(0, 2, None, 3),))),
     ("settle-without-end", Settle((Settled(0, 3, 2, None, False),))),
     *((f"pack-{number}", Pack(0, (number,), ())) for number in NOT_CLOSED),
     *((f"pack-into-{number}", Pack(0, (1,), (Packed(number, END),))) for number in NOT_EMPTY),
@@ -144,15 +145,19 @@ def test_a_change_of_what_is_not_the_shards_or_not_in_this_state_is_refused(chan
 
 def test_a_shard_cannot_say_that_anothers_journal_is_its_own() -> None:
     for theirs in (6, 7, 8):
-        for change in (Give(0, theirs), Roll(0, theirs, END, 3), Roll(0, 2, END, theirs)):
+        for change in (
+            Give(0, theirs),
+            Roll((Rolled(0, theirs, END, 3),)),
+            Roll((Rolled(0, 2, END, theirs),)),
+        ):
             with pytest.raises(StateError):
                 change(VOLUME)
     # Nor name the other shard without being seen to.
     assert Give(1, 8).shards(VOLUME) == {1}
-    assert Roll(1, 7, END, 8).shards(VOLUME) == {1}
+    assert Roll((Rolled(1, 7, END, 8),)).shards(VOLUME) == {1}
     assert (
         TakeEmpty(1, 1, False).shards(VOLUME)
-        == TakeNext(1, 1).shards(VOLUME)
+        == TakeNext(((1, 1),)).shards(VOLUME)
         == Reserve(1).shards(VOLUME)
         == {1}
     )
@@ -236,11 +241,11 @@ def test_a_reserve_is_kept_once() -> None:
 def test_a_roll_closes_the_old_and_lets_the_fresh_take_the_writes() -> None:
     old, fresh = VOLUME.extent(2), VOLUME.extent(3)
     closed, active = replace(old, state=CLOSED, end=END), replace(fresh, state=ACTIVE, order=3)
-    assert differences(changed(Roll(0, 2, END, 3))) == {2: closed, 3: active}
-    assert differences(changed(Roll(0, 2, END, None))) == {2: closed}
-    assert changed(Roll(0, None, None, None)) == VOLUME
-    gone = changed(Roll(0, 2, END, None))
-    assert changed(Roll(0, None, None, 3), gone).extent(3) == active
+    assert differences(changed(Roll((Rolled(0, 2, END, 3),)))) == {2: closed, 3: active}
+    assert differences(changed(Roll((Rolled(0, 2, END, None),)))) == {2: closed}
+    assert changed(Roll((Rolled(0, None, None, None),))) == VOLUME
+    gone = changed(Roll((Rolled(0, 2, END, None),)))
+    assert changed(Roll((Rolled(0, None, None, 3),)), gone).extent(3) == active
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -283,14 +288,19 @@ ENDS = st.none() | st.just(END) | st.builds(End, NUMBERS, NUMBERS, MAYBE, NUMBER
 CHANGES = st.one_of(
     st.builds(TakeEmpty, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1), st.booleans()),
     st.builds(TakeHashStore, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1), st.booleans()),
-    st.builds(TakeNext, st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1)),
+    st.builds(
+        TakeNext,
+        st.lists(st.tuples(st.just(0), st.integers(0, 8 * FIRST) | st.just(2**64 - 1)), max_size=3).map(
+            tuple
+        ),
+    ),
     st.builds(TakeFresh, st.lists(st.just(0), max_size=3).map(tuple), st.booleans()),
     st.builds(TakeCheckpoints, PAIRS),
     st.builds(PublishCheckpoints, PAIRS),
     st.builds(GiveCheckpoints, PAIRS),
     st.builds(Give, st.just(0), NUMBERS),
     st.just(Reserve(0)),
-    st.builds(Roll, st.just(0), MAYBE, ENDS, MAYBE),
+    st.builds(Roll, st.lists(st.builds(Rolled, st.just(0), MAYBE, ENDS, MAYBE), max_size=2).map(tuple)),
     st.builds(
         Settle,
         st.lists(st.builds(Settled, st.just(0), MAYBE, MAYBE, ENDS, st.booleans()), max_size=2).map(tuple),

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from siltstone.format.seal import End, Position
 from siltstone.journal.recovery import JournalRecovery
 from siltstone.shard import changes, checkpoint_changes
-from siltstone.shard.changes import JournalEnd, Settled, ShardChange
+from siltstone.shard.changes import JournalEnd, Rolled, Settled, ShardChange
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.errors import ProtocolError
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed")
 
 #: what both sides must have in common: raised with every change of a message
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 
 
 class Kind(IntEnum):
@@ -166,7 +166,9 @@ def change_to_wire(change: ShardChange) -> list[Any]:
     """A change of the superblock: its name and its fields."""
     fields: list[Any] = [getattr(change, name) for name in change.__dataclass_fields__]
     if isinstance(change, changes.Settle):
-        fields = [[[getattr(one, name) for name in Settled.__dataclass_fields__] for one in change.settled]]
+        fields = [_fields_of(change.settled)]
+    elif isinstance(change, changes.Roll):
+        fields = [_fields_of(change.rolled)]
     elif isinstance(change, changes.Pack | changes.Incarnate):
         fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
         if isinstance(change, changes.Incarnate):
@@ -188,6 +190,7 @@ def _change(value: Any) -> ShardChange:
     if kind is changes.Settle:
         return changes.Settle(tuple(map(_settled, _list(items[0]))))
     if kind in (
+        changes.TakeNext,
         checkpoint_changes.TakeCheckpoints,
         checkpoint_changes.PublishCheckpoints,
         checkpoint_changes.GiveCheckpoints,
@@ -196,8 +199,7 @@ def _change(value: Any) -> ShardChange:
         of_pairs: ShardChange = kind(tuple((_count(shard), _count(number)) for shard, number in pairs))
         return of_pairs
     if kind is changes.Roll:
-        shard, old, end, fresh = items
-        return changes.Roll(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
+        return changes.Roll(tuple(map(_rolled, _list(items[0]))))
     if kind is changes.Pack:
         shard, sources, packed = items
         return changes.Pack(_count(shard), _counts(sources), _packed(packed))
@@ -236,6 +238,15 @@ def _filled_to_wire(filled: changes.Filled | None) -> list[int] | None:
 
 def _filled(value: Any) -> changes.Filled | None:
     return None if value is None else changes.Filled(*map(_count, _list(value, 2)))
+
+
+def _fields_of(values: Sequence[Rolled] | Sequence[Settled]) -> list[list[Any]]:
+    return [[getattr(one, name) for name in one.__dataclass_fields__] for one in values]
+
+
+def _rolled(value: Any) -> Rolled:
+    shard, old, end, fresh = _list(value, 4)
+    return Rolled(_count(shard), _count_or_none(old), _end_or_none(end), _count_or_none(fresh))
 
 
 def _settled(value: Any) -> Settled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.format.constants import (
@@ -39,6 +40,7 @@ ERASE_BLOCK_MAX: Final = JOURNAL_SIZE_MAX // JOURNAL_ERASE_BLOCKS_FIRST
 
 SHARDS_MAX: Final = 1024
 
+_OFFSET = attrgetter("offset")
 _DUMP = struct.Struct(">QQ")
 assert _DUMP.size == DUMP_SIZE
 
@@ -126,8 +128,10 @@ class Superblock:
 
     def with_extents(self, *changed: Extent) -> Superblock:
         """A copy in which these extents, old or new by id, stand as given, in order of offset."""
-        by_id = {extent.id: extent for extent in (*self.extents, *changed)}
-        return replace(self, extents=tuple(sorted(by_id.values(), key=lambda extent: extent.offset)))
+        by_id = {extent.id: extent for extent in changed}
+        extents = [extent for extent in self.extents if extent.id not in by_id]
+        extents += by_id.values()
+        return replace(self, extents=tuple(sorted(extents, key=_OFFSET)))
 
     def journals(self, shard: int | None = None) -> list[Extent]:
         """The journals that hold or may hold entries, of one shard or of all, oldest first."""

@@ -37,6 +37,7 @@ __all__ = [
     "Packed",
     "Reserve",
     "Roll",
+    "Rolled",
     "Settle",
     "Settled",
     "ShardChange",
@@ -48,14 +49,21 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class TakeNext(ChangeOfOne):
-    """Take an extent of `size` bytes as the next journal of `shard`, and make sure that enough is kept beside it."""
+class TakeNext:
+    """Take an extent as the next journal of each of some shards, (shard, bytes), and make sure that enough is kept
+    beside it."""
 
-    size: int
+    wanted: tuple[tuple[int, int], ...]
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        superblock, extent = allocator.take(superblock, self.size)
-        return space.with_reserve(space.as_empty(superblock, extent, self.shard)[0], self.shard)
+        for shard, size in self.wanted:
+            superblock, extent = allocator.take(superblock, size)
+            superblock = space.with_reserve(space.as_empty(superblock, extent, shard)[0], shard)
+        return superblock
+
+    def shards(self, _superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {shard for shard, _size in self.wanted}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,27 +127,36 @@ class Reserve(ChangeOfOne):
 
 
 @dataclass(frozen=True, slots=True)
-class Roll(ChangeOfOne):
-    """Close journal `old` of `shard` at `end`, and let `fresh` take the writes; either may be None."""
+class Rolled:
+    """A shard whose journal `old` is closed at `end` and whose `fresh` takes the writes; either may be None."""
 
+    shard: int
     old: int | None
     end: End | None
     fresh: int | None
 
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """Close active journals, and let the next ones take the writes."""
+
+    rolled: tuple[Rolled, ...]
+
     def __call__(self, superblock: Superblock) -> Superblock:
-        changed = []
-        if self.old is not None:
-            changed.append(
-                replace(
-                    space.owned(superblock, self.shard, self.old, ACTIVE),
-                    state=CLOSED,
-                    end=space.known(self.end, self.old),
-                )
-            )
-        if self.fresh is not None:
-            extent = space.owned(superblock, self.shard, self.fresh, EMPTY)
-            changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, self.shard)))
-        return superblock.with_extents(*changed)
+        for one in self.rolled:
+            changed = []
+            if one.old is not None:
+                extent = space.owned(superblock, one.shard, one.old, ACTIVE)
+                changed.append(replace(extent, state=CLOSED, end=space.known(one.end, one.old)))
+            if one.fresh is not None:
+                extent = space.owned(superblock, one.shard, one.fresh, EMPTY)
+                changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, one.shard)))
+            superblock = superblock.with_extents(*changed)
+        return superblock
+
+    def shards(self, _superblock: Superblock) -> set[int]:
+        """The shards that it is about."""
+        return {one.shard for one in self.rolled}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from siltstone.format.superblock import ACTIVE
 from siltstone.index import segments
 from siltstone.log_store.checkpoint import Covered, Restoring, Snapshot, read_header
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
+from siltstone.shard.rolling import flush_held
 from siltstone.shard.space import taken_by
 from siltstone.volume import allocator
 
@@ -35,6 +36,8 @@ CHECKPOINT_BYTES_MIN: Final = 8 << 20
 CHECKPOINT_BYTES_MAX: Final = 64 << 20
 #: the same, for each record: about half of its entry, so that each checkpoint covers twice what the one before did
 CHECKPOINT_BYTES_A_RECORD: Final = 25
+#: bytes of indexes that are copied for checkpoints at once
+CHECKPOINT_MEMORY: Final = 32 << 20
 #: a shard with fewer records is replayed about as fast as a checkpoint is read
 CHECKPOINT_RECORDS_MIN = 4_000
 
@@ -42,11 +45,33 @@ CHECKPOINT_RECORDS_MIN = 4_000
 # ---- writing
 
 
-def is_due(shard: Shard) -> bool:
-    """Whether so much came since the last checkpoint that the next one should be written in the background."""
+def due_checkpoints(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """Which of some shards should have a checkpoint now, since much came since their last; together those that may.
+
+    A group is written with as few flushes as one shard is, but its copies of indexes are in memory at once.
+    """
+    groups: list[list[Shard]] = []
+    if not any(_is_due(shard, 1.0) for shard in shards):
+        return groups
+    left = 0
+    # They fill alike: what is due for one of them is due for the others a moment later.
+    for shard in (shard for shard in shards if _is_due(shard, 7 / 8)):
+        size = shard.store.index.bytes
+        if size > left:
+            groups.append([])
+            left = CHECKPOINT_MEMORY
+        groups[-1].append(shard)
+        left -= size
+    return groups
+
+
+def _is_due(shard: Shard, part: float) -> bool:
     store = shard.store
     enough = max(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_A_RECORD * store.records)
-    return store.uncovered >= min(enough, CHECKPOINT_BYTES_MAX) and store.records >= CHECKPOINT_RECORDS_MIN
+    return (
+        store.uncovered >= part * min(enough, CHECKPOINT_BYTES_MAX)
+        and store.records >= CHECKPOINT_RECORDS_MIN
+    )
 
 
 def snapshot_of(shard: Shard) -> Snapshot | None:
@@ -238,7 +263,7 @@ def checkpoint_group(volume: ShardVolume, shards: Sequence[Shard], flush_lock: t
             shard.check()
             if shard.journal is not None:
                 # Only what is durable may be in it: after a crash the journal must reach as far.
-                shard.flush_journal(shard.journal)
+                flush_held([shard])
             # In one go: no entry may come between two segments, so that what is covered is one place in the log.
             taken = snapshot_of(shard)
             if taken is not None:

@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
 
 def choose(candidates: Sequence[Candidate]) -> Run | None:
-    """Which of a shard's closed journals, oldest first, are more than half dead; None where packing does not pay.
+    """Which of a shard's closed journals, oldest first, are more than half dead or empty; None where none is.
 
     The oldest ones together, since only there deletions are given up: so that what is put and deleted for ever stays
     within twice what is alive. Else any neighbours of which each is more than half dead.
@@ -71,15 +71,20 @@ def choose(candidates: Sequence[Candidate]) -> Run | None:
     for number, candidate in enumerate(candidates, 1):
         entries += candidate.tally.entries
         kept += candidate.kept(oldest=True)
-        if 2 * kept < entries or entries == 0:
+        if _is_mostly_dead(kept, entries):
             return Run(tuple(each.extent for each in candidates[:number]), oldest=True)
     run: list[Extent] = []
     for candidate in candidates:
-        if 2 * candidate.kept(oldest=False) < candidate.tally.entries:
+        if _is_mostly_dead(candidate.kept(oldest=False), candidate.tally.entries):
             run.append(candidate.extent)
         elif run:
             break
     return Run(tuple(run), oldest=False) if run else None
+
+
+def _is_mostly_dead(kept: int, entries: int) -> bool:
+    """Also what never took an entry, because the batch that came did not fit."""
+    return entries == 0 or 2 * kept < entries
 
 
 def choose_any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.merging import OnFull
+from siltstone.shard.rolling import roll
+from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
 from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep
 
 if TYPE_CHECKING:
@@ -74,7 +77,7 @@ class ShardGroup:
                 slots = shard.store.slots_for(stream, records)
                 try:
                     shard.append(stream, slots)
-                    if shard.wants_spare():
+                    if wants_spare(shard):
                         self._wake()
                     break
                 except JournalFullError:
@@ -99,7 +102,7 @@ class ShardGroup:
         except LogStoreFullError:
             # Room can be made, which takes a while.
             return False
-        if shard.wants_spare():
+        if wants_spare(shard):
             self._wake()
         return True
 
@@ -150,7 +153,7 @@ class ShardGroup:
         while True:
             try:
                 with self._flush_lock:
-                    shard.roll(stream, reserve=reserve)
+                    roll(shard, stream, reserve=reserve, others=list(self.shards.values()))
             except DiskFullError:
                 deletes = deletes_until is not None
                 if self.upkeep.make_space(deletes=deletes, end=deletes_until):
@@ -216,9 +219,12 @@ class ShardGroup:
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
             self._attempts.attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
-        for shard in shards:
-            if shard.wants_spare():
-                self._attempts.attempt("spare", shard.number, now, shard.make_spare)
+        soon = soon_want_spare(shards)
+        if len(soon) > 1 and any(map(wants_spare, soon)):
+            self._attempts.attempt("spares", -1, now, partial(make_spares, soon))
+        # Also where there was no space for all of them: there may be some for one.
+        for shard in filter(wants_spare, shards):
+            self._attempts.attempt("spare", shard.number, now, partial(make_spare, shard))
         self.upkeep.tick(now)
 
     def end(self) -> tuple[JournalEnd, ...]:

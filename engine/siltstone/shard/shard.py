@@ -1,6 +1,7 @@
-"""One shard: appends to its active journal, keeps its index in step, rolls to the next journal.
+"""One shard: appends to its active journal, keeps its index in step, flushes.
 
-Lock order: the group's pack lock, its flush lock, the shard's spare lock or lock, the volume's. Readers take none.
+Lock order: the group's pack lock, its flush lock, the shard's spare lock or lock, the volume's. Who needs those of
+several shards takes them in the order of their numbers. Readers take none.
 """
 
 from __future__ import annotations
@@ -8,20 +9,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from siltstone.errors import DiskFullError, JournalFullError, LogStoreFullError, PoisonedError, SiltstoneError
-from siltstone.format.constants import CLUSTER_SIZE, SLOT_CLUSTERS
-from siltstone.format.kernels import measure_stream
+from siltstone.errors import JournalFullError, LogStoreFullError, PoisonedError, SiltstoneError
 from siltstone.journal.sealed import SealedJournal
-from siltstone.shard import space
 from siltstone.shard.batches import delete_stream
-from siltstone.shard.changes import Give, Roll, TakeEmpty, TakeNext
-from siltstone.shard.sizing import next_size
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone.format.seal import End
     from siltstone.format.superblock import Extent
     from siltstone.log_store.log_store import LogStore
     from siltstone.volume.shard_volume import ShardVolume
@@ -47,11 +42,12 @@ class Shard:
         self.store = store
         self.journal = journal
         self.lock = threading.Lock()
+        #: the next journal, once it is ready, and what whoever makes it holds; see spares.py
         self.spare: SealedJournal | None = None
-        self._spare_lock = threading.Lock()
+        self.spare_lock = threading.Lock()
         self._last_change = volume.ports.clock()
         #: the extent that was the shard's reserve and became a journal for deletions
-        self._reserve: Extent | None = None
+        self.reserve: Extent | None = None
         #: why nothing more is taken: an error that made the index differ from the journals, or the shard is closed
         self.broken: SiltstoneError | None = None
 
@@ -139,6 +135,21 @@ class Shard:
             # Raised many times, it must not gather the frames of all of them.
             raise self.broken.with_traceback(None)
 
+    def fits(self, stream: NDArray[np.uint8], *, deletes: bool) -> bool:
+        """Whether the active journal takes a batch; EntryError where it is none.
+
+        :param deletes: it deletes, so that what is left for deletions counts
+        """
+        journal = self.journal
+        if journal is None or journal.given_up or (self.last_room and not deletes):
+            return False
+        return journal.fits(stream)
+
+    def new_journal(self, extent: Extent) -> SealedJournal:
+        """The writer of an empty journal, which can be read from here on; its slots are not written yet."""
+        target = self.store.add(extent)
+        return SealedJournal(target, self.volume.superblock.uuid, extent, self.volume.flush)
+
     def _writable(self) -> SealedJournal:
         self.check()
         if self.journal is None:
@@ -151,7 +162,7 @@ class Shard:
 
         Without them a volume that is full could never be cleaned.
         """
-        journal, reserve = self.journal, self._reserve
+        journal, reserve = self.journal, self.reserve
         # Also in this life: an id comes back.
         return (
             journal is not None
@@ -205,190 +216,3 @@ class Shard:
             and not journal.is_noted
             and now - self._last_change >= IDLE_SECONDS
         )
-
-    # ---- rolling
-
-    def wants_spare(self) -> bool:
-        """Whether the next journal should be made ready: the active one is half full and there is no spare."""
-        journal = self.journal
-        return (
-            journal is not None
-            and journal.poison is None
-            and self.spare is None
-            and 2 * journal.writer.index >= journal.clusters
-        )
-
-    def make_spare(self, clusters: int = 0, *, reserve: bool = False) -> None:
-        """Make the next journal ready, with at least `clusters` log clusters; takes no lock that puts wait for.
-
-        As large as :func:`siltstone.shard.sizing.next_size` says; where space is short, smaller, down to the first
-        size. DiskFullError, LogStoreFullError where it cannot be.
-
-        :param reserve: it is for deletions, which may take their part of the reserve where there is no other space
-        """
-        with self._spare_lock:
-            if self.spare is not None and self.spare.clusters >= clusters:
-                return
-            if not self.store.has_room_for_journal():
-                raise LogStoreFullError(
-                    f"shard {self.number} has as many journals as an index can number", limit=1024
-                )
-            best = 0
-            if self.journal is not None:
-                best = next_size(self.volume.superblock, self.store, self.journal)
-            extent = self._take_next(best, clusters + SLOT_CLUSTERS, reserve=reserve)
-            small = self.spare
-            try:
-                self.spare = self._prepared(extent)
-            except BaseException:
-                self._drop(extent)
-                raise
-            # Not before there is another: what is on its way counts on it.
-            if small is not None:
-                self._drop(small.extent)
-
-    def _take_next(self, size: int, clusters: int, *, reserve: bool) -> Extent:
-        """Take an extent of `size` bytes as an empty journal, durable; where space is short down to the first size.
-
-        :param clusters: it has so many at least
-        """
-        least = max(space.first_size(self.volume.superblock.erase_block), clusters * CLUSTER_SIZE)
-        size = max(size, least)
-        while True:
-            try:
-                superblock = self.volume.publish(TakeNext(self.number, size), optional=True)
-            except DiskFullError:
-                if self.volume.poisoned:
-                    raise
-                if size == least:
-                    room = space.room_for_deletions(self.volume.superblock, self.number)
-                    if not reserve or room < clusters * CLUSTER_SIZE:
-                        raise
-                    superblock = self.volume.publish(TakeEmpty(self.number, room, kept=True))
-                    taken = space.taken_by(superblock, self.number)
-                    self._reserve = taken
-                    return taken
-                size = max(size // 2, least)
-            else:
-                return space.taken_by(superblock, self.number)
-
-    def new_journal(self, extent: Extent) -> SealedJournal:
-        """The writer of an empty journal, which can be read from here on; its slots are not written yet."""
-        target = self.store.add(extent)
-        return SealedJournal(target, self.volume.superblock.uuid, extent, self.volume.flush)
-
-    def _prepared(self, extent: Extent) -> SealedJournal:
-        spare = self.new_journal(extent)
-        spare.prepare()
-        self.volume.flush()
-        return spare
-
-    def _drop(self, extent: Extent) -> None:
-        """Give back a spare that is too small for the batch that comes, or could not be made ready."""
-        self.store.remove(extent)
-        if self.volume.poisoned is None:
-            self.volume.publish(Give(self.number, extent.id))
-
-    def roll(self, stream: NDArray[np.uint8], *, reserve: bool = False) -> None:
-        """Close the active journal and let the next one take the writes, if `stream` really does not fit.
-
-        The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
-
-        :param reserve: `stream` deletes, and may go to the shard's reserve where there is no other space
-        """
-        self.check()
-        _entries, clusters = measure_stream(stream)
-        if self.journal is not None and self.journal.poison is not None:
-            raise PoisonedError(
-                f"shard {self.number}: journal {self.journal.extent.id} is poisoned ({self.journal.poison})",
-                what=f"shard {self.number}",
-                cause=str(self.journal.poison),
-            )
-        if self._fits(stream, deletes=reserve):
-            return
-        try:
-            self.make_spare(clusters, reserve=reserve)
-        except DiskFullError as error:
-            if self.journal is not None and self.journal.given_up:
-                self._close_alone()
-            raise self._disk_full(error) from error
-        with self.lock:
-            fresh, old = self.spare, self.journal
-            if fresh is None or self._fits(stream, deletes=reserve):
-                return
-            end = None if old is None else self.flush_journal(old)
-            self._publish_roll(old, end, fresh)
-
-    def freeze(self) -> None:
-        """Close the active journal, unless it is empty, so that it can be incarnated; the next one takes the writes.
-
-        The caller holds the group's flush lock. DiskFullError where there is no space for the next one.
-        """
-        self.check()
-        if self.journal is None or self.journal.position == (0, 0):
-            return
-        self.make_spare()
-        with self.lock:
-            fresh, old = self.spare, self.journal
-            if fresh is not None and old is not None:
-                self._publish_roll(old, self.flush_journal(old), fresh)
-
-    def _fits(self, stream: NDArray[np.uint8], *, deletes: bool) -> bool:
-        journal = self.journal
-        if journal is None or journal.given_up or (self.last_room and not deletes):
-            return False
-        return journal.fits(stream)
-
-    def _disk_full(self, error: DiskFullError) -> DiskFullError:
-        return DiskFullError(
-            f"shard {self.number}: no space for its next journal: {error}",
-            **{**error.fields, "shard": self.number},
-        )
-
-    def flush_journal(self, journal: SealedJournal) -> End:
-        """Flush a journal of the shard, under its lock and the group's for flushes; where it ends."""
-        if journal.begin_flush():
-            try:
-                self.volume.flush()
-            except SiltstoneError as error:
-                journal.fail(error)
-                raise
-            except BaseException:
-                journal.cancel_flush()
-                raise
-            journal.end_flush()
-        return journal.end
-
-    def _publish_roll(self, old: SealedJournal | None, end: End | None, fresh: SealedJournal | None) -> None:
-        """Let `fresh` take the writes of `old`, first in the superblock, then here."""
-        change = Roll(
-            self.number,
-            None if old is None else old.extent.id,
-            end,
-            None if fresh is None else fresh.extent.id,
-        )
-        published = False
-        try:
-            self.volume.publish(change)
-            published = True
-            if old is not None and end is not None:
-                self.store.show_end(old.extent, end)
-            self.journal = fresh
-            if fresh is not None:
-                self.spare = None
-                self.store.show_tail(fresh, 0)
-        except BaseException as error:
-            if published or not isinstance(error, SiltstoneError):
-                # Nothing may be put to the old journal once the superblock closes it, wherever this was stopped.
-                self.broken = self.interrupted(error)
-            elif old is not None and self.volume.poisoned is not None:
-                # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
-                old.fail(self.volume.poisoned)
-            raise
-
-    def _close_alone(self) -> None:
-        """Close a journal that was given up, with no successor: reads go on, writes wait for space."""
-        with self.lock:
-            old = self.journal
-            if old is not None:
-                self._publish_roll(old, self.flush_journal(old), None)

@@ -87,6 +87,8 @@ def room_for_deletions(superblock: Superblock, shard: int) -> int:
 
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:
     """The superblock in which as much is kept for `shard` as it needs, from free space or at the end."""
+    if allocator.reserved_bytes(superblock, shard) >= reserve_size(superblock, shard):
+        return superblock
     superblock = with_reserve_of_free(superblock, shard)
     missing = reserve_size(superblock, shard) - allocator.reserved_bytes(superblock, shard)
     if missing <= 0:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import CLOSED
-from siltstone.shard.checkpoint import checkpoint_group, is_due
+from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
 from siltstone.shard.choosing import candidates_of, choose, worth_cleaning
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
 from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
 from siltstone.shard.packing import Cleaning, Packing
+from siltstone.shard.rolling import freeze
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -78,8 +79,8 @@ class Upkeep:
                 attempt("incarnate", shard.number, now, partial(self._relieve, shard))
             attempt("merge", shard.number, now, partial(self._limit, shard))
             attempt("load", shard.number, now, shard.store.load_rest)
-            if is_due(shard):
-                attempt("checkpoint", shard.number, now, partial(self.checkpoint, [shard]))
+        for due in due_checkpoints(list(self._shards.values())):
+            attempt("checkpoint", due[0].number, now, partial(self.checkpoint, due))
 
     # ---- for those who put
 
@@ -97,7 +98,7 @@ class Upkeep:
                 if self._incarnate(shard):
                     return True
             with self._flush_lock:
-                shard.freeze()
+                freeze(shard)
             with self.lock:
                 return self._incarnate(shard) or shard.store.room >= records
         except DiskFullError:
@@ -181,7 +182,7 @@ class Upkeep:
         """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
         if not self.incarnate(shard):
             with self._flush_lock:
-                shard.freeze()
+                freeze(shard)
             self.incarnate(shard)
 
     def incarnate(self, shard: Shard, *, until: int | None = None) -> bool:
@@ -261,7 +262,7 @@ class Upkeep:
         if begin:
             for shard in shards:
                 with self._flush_lock:
-                    shard.freeze()
+                    freeze(shard)
                 # What others put from here on is not waited for: it might never end.
                 closed = [
                     each for each in self._volume.superblock.journals(shard.number) if each.state == CLOSED

@@ -1,0 +1,136 @@
+"""The next journals of shards, made ready before they are needed: nothing that puts waits for while they are made."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from siltstone.errors import DiskFullError, LogStoreFullError
+from siltstone.format.constants import CLUSTER_SIZE, SLOT_CLUSTERS
+from siltstone.shard import space
+from siltstone.shard.changes import Give, TakeEmpty, TakeNext
+from siltstone.shard.sizing import next_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from siltstone.format.superblock import Extent
+    from siltstone.shard.shard import Shard
+
+
+def wants_spare(shard: Shard) -> bool:
+    """Whether the next journal should be made ready: the active one is half full and there is no spare."""
+    return _lacks_spare(shard, 1 / 2)
+
+
+def soon_want_spare(shards: Sequence[Shard]) -> list[Shard]:
+    """Those of some shards that want a spare, or will before long."""
+    # They fill alike: what one of them wants now the others want a moment later, and together it costs the same as one.
+    return [shard for shard in shards if _lacks_spare(shard, 3 / 8)]
+
+
+def _lacks_spare(shard: Shard, part: float) -> bool:
+    journal = shard.journal
+    return (
+        journal is not None
+        and journal.poison is None
+        and shard.spare is None
+        and journal.writer.index >= part * journal.clusters
+    )
+
+
+def make_spares(shards: Sequence[Shard]) -> None:
+    """Make the next journals of several shards ready, with one superblock write and one flush.
+
+    Errors as :func:`make_spare`; then nobody has got one.
+    """
+    with ExitStack() as locks:
+        for shard in sorted(shards, key=lambda shard: shard.number):
+            locks.enter_context(shard.spare_lock)
+        wanting = [shard for shard in shards if shard.spare is None and shard.store.has_room_for_journal()]
+        if not wanting:
+            return
+        volume = wanting[0].volume
+        superblock = volume.publish(
+            TakeNext(tuple((shard.number, _best_size(shard)) for shard in wanting)), optional=True
+        )
+        _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanting})
+
+
+def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False) -> None:
+    """Make the next journal ready, with at least `clusters` log clusters.
+
+    As large as :func:`siltstone.shard.sizing.next_size` says; where space is short, smaller, down to the first
+    size. DiskFullError, LogStoreFullError where it cannot be.
+
+    :param reserve: it is for deletions, which may take their part of the reserve where there is no other space
+    """
+    with shard.spare_lock:
+        if shard.spare is not None and shard.spare.clusters >= clusters:
+            return
+        if not shard.store.has_room_for_journal():
+            raise LogStoreFullError(
+                f"shard {shard.number} has as many journals as an index can number", limit=1024
+            )
+        extent = _take_next(shard, clusters + SLOT_CLUSTERS, reserve=reserve)
+        small = shard.spare
+        _make_ready({shard: extent})
+        # Not before there is another: what is on its way counts on it.
+        if small is not None:
+            _drop({shard: small.extent})
+
+
+def _best_size(shard: Shard) -> int:
+    least = space.first_size(shard.volume.superblock.erase_block)
+    if shard.journal is None:
+        return least
+    return max(least, next_size(shard.volume.superblock, shard.store, shard.journal))
+
+
+def _take_next(shard: Shard, clusters: int, *, reserve: bool) -> Extent:
+    """Take an extent as an empty journal, durable; where space is short down to the first size.
+
+    :param clusters: it has so many at least
+    """
+    volume = shard.volume
+    least = max(space.first_size(volume.superblock.erase_block), clusters * CLUSTER_SIZE)
+    size = max(_best_size(shard), least)
+    while True:
+        try:
+            superblock = volume.publish(TakeNext(((shard.number, size),)), optional=True)
+        except DiskFullError:
+            if volume.poisoned:
+                raise
+            if size == least:
+                room = space.room_for_deletions(volume.superblock, shard.number)
+                if not reserve or room < clusters * CLUSTER_SIZE:
+                    raise
+                superblock = volume.publish(TakeEmpty(shard.number, room, kept=True))
+                shard.reserve = space.taken_by(superblock, shard.number)
+                return shard.reserve
+            size = max(size // 2, least)
+        else:
+            return space.taken_by(superblock, shard.number)
+
+
+def _make_ready(extents: Mapping[Shard, Extent]) -> None:
+    """Write the slots of empty journals, flush them, and let them be the spares; give them back where that fails."""
+    try:
+        spares = {shard: shard.new_journal(extent) for shard, extent in extents.items()}
+        for spare in spares.values():
+            spare.prepare()
+        next(iter(extents)).volume.flush()
+    except BaseException:
+        _drop(extents)
+        raise
+    for shard, spare in spares.items():
+        shard.spare = spare
+
+
+def _drop(extents: Mapping[Shard, Extent]) -> None:
+    """Give back spares that are too small for the batch that comes, or could not be made ready."""
+    for shard, extent in extents.items():
+        shard.store.remove(extent)
+    for shard, extent in extents.items():
+        if shard.volume.poisoned is None:
+            shard.volume.publish(Give(shard.number, extent.id))

@@ -1,0 +1,45 @@
+"""What the batteries do with a store, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from store_life import StoreLife
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _to_each(act: Callable[[StoreLife, int], None]) -> Callable[[StoreLife], None]:
+    def to_each(life: StoreLife) -> None:
+        for shard in range(len(life.given)):
+            act(life, shard)
+
+    return to_each
+
+
+OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
+    "append": StoreLife.append,
+    "batch": StoreLife.batch,
+    "delete": StoreLife.delete,
+    "flush": StoreLife.flush,
+    "roll": StoreLife.roll,
+    "spare": StoreLife.spare,
+    "pack": StoreLife.pack,
+    "pack newest": StoreLife.pack_newest,
+    "clean": StoreLife.clean,
+    "incarnate": StoreLife.incarnate,
+    "merge": StoreLife.merge,
+    "note": StoreLife.note,
+    "checkpoint": StoreLife.checkpoint,
+    "close": StoreLife.close,
+    "kill": StoreLife.kill,
+}
+
+#: the same to all shards, for a store that has several
+TOGETHER: dict[str, Callable[[StoreLife], None]] = {
+    "append each": _to_each(StoreLife.append),
+    "delete each": _to_each(StoreLife.delete),
+    "roll each": StoreLife.roll_together,
+    "spare each": StoreLife.spares,
+}
