@@ -167,16 +167,16 @@ class FileBackend(DescriptorBackend):
         disk = os.fstatvfs(self._descriptor)
         if disk.f_blocks and size - old > disk.f_bfree * disk.f_frsize:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # Zeros besides would spare the flush behind the first write to each block a change of the file system's
+        # tables; but they are as many bytes again, for which every flush meanwhile has to wait.
         try:
             os.posix_fallocate(self._descriptor, old, size - old)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV):
                 raise
-        # Allocated is not enough: the first write to an allocated block marks it as written in the file
-        # system's own tables, and a flush would have to write those too.
-        at = old
-        while at < size:
-            at += os.pwrite(self._descriptor, memoryview(_ZEROS)[: size - at], at)
+            at = old
+            while at < size:
+                at += os.pwrite(self._descriptor, memoryview(_ZEROS)[: size - at], at)
         self._sync(os.fsync, "grow")
 
     def _give_back(self, size: int) -> None:
@@ -190,8 +190,8 @@ class FileBackend(DescriptorBackend):
             if self.read_only:
                 raise refuse_writing(self.url, "discard")
             check_range(self.url, "discard", offset, length, self._reach(offset + length), self.alignment)
-            # A hole undoes what `grow` is for: the next write there would have to allocate, a flush would
-            # write metadata, and the disk might be full by then. So it is only done for those who ask for it.
+            # A hole undoes what `grow` is for: the next write there would have to allocate, and the disk might be full
+            # by then. So it is only done for those who ask for it.
             if not self._punches or length == 0:
                 return
             if _libc.fallocate(self._descriptor, _PUNCH_HOLE_KEEP_SIZE, offset, length) != 0:

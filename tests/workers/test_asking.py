@@ -13,6 +13,7 @@ import pytest
 from siltstone.errors import OutcomeUnknownError
 from siltstone_workers import channel, process
 from siltstone_workers.channel import Sender
+from siltstone_workers.gathering import Batch
 from siltstone_workers.ledger import Ledger
 from siltstone_workers.messages import Kind, News, ShardProgress
 from siltstone_workers.process import WorkerProcess
@@ -53,7 +54,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
 
 
 def append(worker: WorkerProcess, size: int) -> None:
-    assert worker.append(worker.ledgers[0], np.zeros(size, np.uint8), 1) is None
+    assert worker.append_one(Batch(worker.ledgers[0], np.zeros(size, np.uint8), 1)) is None
 
 
 def test_an_interrupt_between_parts_keeps_no_credit(monkeypatch: pytest.MonkeyPatch) -> None:

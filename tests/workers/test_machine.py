@@ -34,7 +34,7 @@ WINDOW = 4096
 GOOD: dict[Kind, tuple[list[Any], bytes | None]] = {
     Kind.RECOVER: ([1, True], b"superblock"),
     Kind.SERVE: ([2, [9, 200]], None),
-    Kind.APPEND: ([0, 3, 1, 5], b"entries"),
+    Kind.APPEND: ([0, [[3, 1, 5, 7]]], b"entries"),
     Kind.DELETE: ([4, 3, 2, 4], b"key1key2"),
     Kind.FLUSH: ([5], None),
     Kind.FIGURES: ([6], None),
@@ -75,7 +75,13 @@ def worker_in(state: State) -> WorkerMachine:
 
 
 def append(sequence: int, shard: int = 3, size: int = 10) -> Message:
-    return message(Kind.APPEND, [0, shard, sequence, 1], bytes(size))
+    return batches([shard, sequence, 1, size])
+
+
+def batches(*parts: list[Any], request: int = 0, size: int | None = None) -> Message:
+    """An APPEND of (shard, sequence, records, bytes) each."""
+    whole = sum(part[3] for part in parts) if size is None else size
+    return message(Kind.APPEND, [request, list(parts)], bytes(whole))
 
 
 def carry_out(worker: WorkerMachine, told: Message) -> None:
@@ -146,7 +152,19 @@ BROKEN = [
     ("whole keys", message(Kind.DELETE, [1, 3, 2, 0], b"key1")),
     ("whole keys", message(Kind.DELETE, [1, 3, 2, 3], b"key1")),
     ("type id", message(Kind.DELETE, [1, 3, 256, 4], b"key1")),
-    ("bulk", message(Kind.APPEND, [0, 3, 9, 1])),
+    ("own shards", batches([3, 8, 1, 5], [4, 1, 1, 5])),
+    ("sequences rise", batches([3, 8, 1, 5], [5, 1, 1, 5], [3, 8, 1, 5])),
+    ("bulk", message(Kind.APPEND, [0, [[3, 9, 1, 5]]])),
+    ("batches", batches()),
+    ("batches", batches([3, 8, 1, 5], size=4)),
+    ("batches", batches([3, 8, 1, 5], size=6)),
+    ("batches", batches([3, 8, 1, 5], [5, 1, 1, 5], size=5)),
+    # Who waits for an answer waits for one batch.
+    ("batches", batches([3, 8, 1, 5], [5, 1, 1, 5], request=1)),
+    *(
+        ("batches", batches(part, size=5))
+        for part in ([3, 8, 1], [3, 8, 1, 5, 0], [3, 8, 1, -5], [3, 8, True, 5], ["3", 8, 1, 5])
+    ),
     ("order of messages", good(Kind.SERVE)),
     ("kind", message(Kind.HELLO, [1])),
 ]
@@ -206,6 +224,26 @@ def test_a_flush_is_due_after_a_while_however_much_comes() -> None:
     # The next has its own while.
     worker.receive(message(Kind.FLUSH, [2]))
     assert not worker.flush_is_due
+
+
+def test_batches_of_several_shards_become_an_append_each_with_its_part_of_the_bulk() -> None:
+    worker = worker_in(State.SERVING)
+    told = message(Kind.APPEND, [0, [[5, 1, 1, 3], [3, 4, 2, 2], [5, 2, 1, 0]]], b"abcde")
+    first, second, third = worker.receive(told)
+    assert isinstance(first, Append)
+    assert isinstance(second, Append)
+    assert isinstance(third, Append)
+    assert [bytes(each.entries) for each in (first, second, third)] == [b"abc", b"de", b""]
+    assert [(each.shard, each.sequence, each.records) for each in (first, second, third)] == [
+        (5, 1, 1),
+        (3, 4, 2),
+        (5, 2, 1),
+    ]
+    # All of a message's credit once all of it was dealt with.
+    assert first.credit + second.credit + third.credit == credit_of(5)
+    for each in (first, second, third):
+        worker.dealt_with(each)
+    assert worker.report() == (credit_of(5), {5: 2, 3: 4})
 
 
 def test_sequences_of_shards_are_their_own() -> None:

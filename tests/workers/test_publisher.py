@@ -13,10 +13,11 @@ from siltstone.format.superblock import EMPTY
 from siltstone.format.superblock_slot import decode_slot
 from siltstone.shard.changes import TakeEmpty
 from siltstone.volume.volume import Volume
+from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.channel import Message
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import pack_value
-from siltstone_workers.messages import Kind, change_to_wire
+from siltstone_workers.messages import Kind
 from siltstone_workers.publisher import Publisher
 
 if TYPE_CHECKING:

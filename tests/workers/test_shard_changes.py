@@ -49,8 +49,8 @@ from siltstone.shard.checkpoint_changes import (
 )
 from siltstone.shard.space import taken_by
 from siltstone.volume import allocator
+from siltstone_workers.change_values import change_from_wire, change_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
-from siltstone_workers.messages import change_from_wire, change_to_wire
 
 BLOCK = 65536
 FIRST = 2 * BLOCK

@@ -62,7 +62,7 @@ def test_a_failed_append_is_told_by_the_first_flush_that_succeeds_and_by_no_othe
     shards = Shards()
     worker, answers = serving(shards)
     shards.append_error = DiskFullError("no space for it")
-    perform(worker, Message([Kind.APPEND, 0, 0, 1, 1], memoryview(np.zeros(50, np.uint8))))
+    perform(worker, Message([Kind.APPEND, 0, [[0, 1, 1, 50]]], memoryview(np.zeros(50, np.uint8))))
     assert answers == []
     shards.flush_error = MediumError("the flush failed")
     perform(worker, Message([Kind.FLUSH, 3], None))

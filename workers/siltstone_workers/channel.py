@@ -21,7 +21,9 @@ from siltstone_workers.frames import (
     PREFIX_SIZE,
     Assembler,
     encode_frame,
+    encode_message,
     frame_length,
+    frame_of,
 )
 from siltstone_workers.waiting import wait_readable
 
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
+    "SHORT_MESSAGE",
     "ChannelClosedError",
     "Message",
+    "Outgoing",
     "Receiver",
     "Sender",
     "SilentError",
@@ -45,6 +49,8 @@ __all__ = [
 #: what a pipe is asked to hold [bytes]
 _PIPE_SIZE: Final = 1024 * 1024
 _BUFFER_SIZE: Final = 64 * 1024
+#: a message that is not long [bytes]
+SHORT_MESSAGE: Final = 1024
 #: pieces that one system call writes
 _PIECES_MAX: Final = 512
 
@@ -55,6 +61,10 @@ class ChannelClosedError(Exception):
 
 class SilentError(Exception):
     """The other end took nothing, or sent nothing, for as long as was waited."""
+
+
+#: a message that is to be sent: its fields, and its bulk in pieces, none of them where it has no bulk
+Outgoing = tuple["Sequence[Any]", "Sequence[Buffer]"]
 
 
 class Message(NamedTuple):
@@ -117,6 +127,8 @@ class Sender:
         self._writing = writing
         self._silence = silence
         self._limit = frame_limit(writing)
+        #: bytes of bulk that a frame takes beside a message of up to :data:`SHORT_MESSAGE` bytes
+        self.frame_room = self._limit - SHORT_MESSAGE - BULK_HEAD_SIZE
         self.window = pipe_size(writing) // 2
         os.set_blocking(writing, False)
         self._send_lock = threading.Lock()
@@ -130,31 +142,38 @@ class Sender:
         Returns when all of it is in the pipe. ChannelClosedError, SilentError: the other end is gone or hung, and
         nothing more can be sent.
         """
-        self.send_all([(fields, bulk)])
+        self.send_all([(fields, () if bulk is None else (bulk,))])
 
-    def send_all(self, messages: Sequence[tuple[Sequence[Any], Buffer | None]]) -> None:
+    def send_all(self, messages: Sequence[Outgoing]) -> None:
         """Write messages one after another, in one go as far as they are short; errors as in :meth:`send`."""
-        room = self._limit - MESSAGE_MAX - BULK_HEAD_SIZE
         pieces: list[Buffer] = []
         with self._send_lock:
             if self._in_parts:
                 self._write(encode_frame([DROP]))
                 self._in_parts = False
             for fields, bulk in messages:
-                view = None if bulk is None else memoryview(bulk).cast("B")
-                if view is not None and len(view) > room:
+                body = encode_message(list(fields))
+                views = [memoryview(piece).cast("B") for piece in bulk]
+                if sum(map(len, views)) > self._limit - len(body) - BULK_HEAD_SIZE:
                     self._write(pieces)
                     pieces = []
-                    self._in_parts = True
-                    while len(view) > room:
-                        self._write(encode_frame([PART], view[:room]))
-                        view = view[room:]
-                pieces += encode_frame(list(fields), view)
+                    views = [self._write_parts(views)]
+                pieces += frame_of(body, views)
                 if self._in_parts or len(pieces) > _PIECES_MAX:
                     self._write(pieces)
                     pieces = []
                     self._in_parts = False
             self._write(pieces)
+
+    def _write_parts(self, views: list[memoryview]) -> memoryview:
+        """Write all of a message's bulk that its own frame does not take; the rest."""
+        view = views[0] if len(views) == 1 else memoryview(b"".join(views))
+        room = self._limit - MESSAGE_MAX - BULK_HEAD_SIZE
+        self._in_parts = True
+        while len(view) > room:
+            self._write(encode_frame([PART], view[:room]))
+            view = view[room:]
+        return view
 
     def _write(self, pieces: list[Buffer]) -> int:
         if self._torn or self._closed:

@@ -21,7 +21,7 @@ from siltstone.errors import ProtocolError
 from siltstone.format.superblock import SHARDS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -39,7 +39,9 @@ __all__ = [
     "credit_of",
     "decode_body",
     "encode_frame",
+    "encode_message",
     "frame_length",
+    "frame_of",
     "pack_value",
     "unpack_value",
 ]
@@ -105,18 +107,31 @@ def credit_of(bulk_size: int) -> int:
     return bulk_size + _HEAD_CREDIT
 
 
-def encode_frame(message: list[Any] | tuple[Any, ...], bulk: Buffer | None = None) -> list[Buffer]:
-    """The pieces of one frame, to be written one after another; `bulk` is not copied."""
-    body = msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT)
+def encode_message(message: list[Any] | tuple[Any, ...]) -> bytes:
+    """A message in msgpack, without its bulk."""
+    body = bytes(msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT))
     if len(body) > MESSAGE_MAX:
         raise ProtocolError(
             f"a message of {len(body)} bytes; at most {MESSAGE_MAX}", rule="message size", value=len(body)
         )
-    if bulk is None:
+    return body
+
+
+def frame_of(body: bytes, bulk: Sequence[memoryview]) -> list[Buffer]:
+    """The pieces of one frame, to be written one after another: an encoded message, and its bulk in pieces, if any.
+
+    `bulk` is not copied.
+    """
+    if not bulk:
         return [_PREFIX.pack(len(body)) + body]
-    view = memoryview(bulk).cast("B")
-    head = _PREFIX.pack(len(body) + _BIN32.size + len(view)) + body + _BIN32.pack(_BIN32_CODE, len(view))
-    return [head, view]
+    size = sum(map(len, bulk))
+    head = _PREFIX.pack(len(body) + _BIN32.size + size) + body + _BIN32.pack(_BIN32_CODE, size)
+    return [head, *bulk]
+
+
+def encode_frame(message: list[Any] | tuple[Any, ...], bulk: Buffer | None = None) -> list[Buffer]:
+    """The pieces of one frame as :func:`frame_of` makes them."""
+    return frame_of(encode_message(message), () if bulk is None else (memoryview(bulk).cast("B"),))
 
 
 def frame_length(prefix: Buffer, limit: int) -> int:

@@ -22,6 +22,7 @@ from siltstone.shard.replaying import ReplayProgress
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
+from siltstone_workers.gathering import gathered
 from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.lookups import Lookups
 from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
@@ -194,6 +195,9 @@ class ProcessHost(ShardHost):
     def _keeper(self, shard: int) -> Keeper:
         return self._keepers[shard % len(self._keepers)]
 
+    def _serving(self, shard: int) -> WorkerProcess:
+        return self._keeper(shard).serving(shard)
+
     # ---- writing
 
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
@@ -201,13 +205,10 @@ class ProcessHost(ShardHost):
         waiting: list[tuple[WorkerProcess, Answer, Callable[[], Answer | None]]] = []
         errors: list[SiltstoneError] = []
         try:
-            for shard, (stream, records) in streams.items():
-                keeper = self._keeper(shard)
-                process = keeper.serving(shard)
-                append = partial(process.append, keeper.ledgers[shard], stream, records)
-                answer = append()
-                if answer is not None:
-                    waiting.append((process, answer, append))
+            for process, batches in gathered(streams, self._serving):
+                for batch, answer in zip(batches, process.append(batches), strict=True):
+                    if answer is not None:
+                        waiting.append((process, answer, partial(process.append_one, batch)))
         finally:
             self._count_put()
             for process, answer, again in waiting:
@@ -226,8 +227,8 @@ class ProcessHost(ShardHost):
         if len(streams) != 1:
             return False
         ((shard, (stream, records)),) = streams.items()
-        keeper = self._keeper(shard)
-        if not keeper.serving(shard).try_append(keeper.ledgers[shard], stream, records):
+        process = self._serving(shard)
+        if not process.try_append(process.ledgers[shard], stream, records):
             return False
         self._count_put()
         return True
@@ -248,8 +249,7 @@ class ProcessHost(ShardHost):
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         self.volume.check_process()
-        keeper = self._keeper(shard)
-        process = keeper.serving(shard)
+        process = self._serving(shard)
         ask = partial(process.delete, shard, kind, keys)
         try:
             found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)

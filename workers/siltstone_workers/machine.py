@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
-from siltstone_workers.messages import Kind, expect
+from siltstone_workers.messages import Kind, append_parts, expect
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -147,7 +147,7 @@ class WorkerMachine:
         kind = fields[0]
         self._since_flush += bool(self._flushes)
         if kind == Kind.APPEND:
-            return [self._append(message)]
+            return self._append(message)
         if kind == Kind.DELETE:
             return [self._delete(message)]
         if kind == Kind.FLUSH:
@@ -237,18 +237,32 @@ class WorkerMachine:
 
     # ---- inside
 
-    def _append(self, message: Message) -> Append:
-        request, shard, sequence, records = expect(message.fields, int, int, int, int)
+    def _append(self, message: Message) -> list[Instruction]:
+        request, sent = expect(message.fields, int, list)
         self._must_be(State.SERVING, Kind.APPEND)
-        self._must_own(shard)
-        last = self._sequences.get(shard, 0)
-        if sequence <= last:
+        entries, parts = self._bulk(message), append_parts(sent)
+        if not parts or (request and len(parts) > 1) or sum(part.size for part in parts) != len(entries):
             raise ProtocolError(
-                f"shard {shard}: append {sequence} after {last}", rule="sequences rise", value=sequence
+                f"{len(parts)} batches in {len(entries)} bytes", rule="batches", value=len(parts)
             )
-        self._sequences[shard] = sequence
-        entries = self._bulk(message)
-        return Append(request, shard, sequence, records, entries, credit_of(len(entries)))
+        instructions: list[Instruction] = []
+        at = 0
+        for part in parts:
+            self._must_own(part.shard)
+            last = self._sequences.get(part.shard, 0)
+            if part.sequence <= last:
+                raise ProtocolError(
+                    f"shard {part.shard}: append {part.sequence} after {last}",
+                    rule="sequences rise",
+                    value=part.sequence,
+                )
+            self._sequences[part.shard] = part.sequence
+            batch = entries[at : at + part.size]
+            at += part.size
+            # That of the message is the first one's.
+            credit = part.size if instructions else credit_of(len(entries)) - len(entries) + part.size
+            instructions.append(Append(request, part.shard, part.sequence, part.records, batch, credit))
+        return instructions
 
     def _delete(self, message: Message) -> Delete:
         request, shard, kind, key_size = expect(message.fields, int, int, int, int)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from siltstone_workers.messages import Kind
+from siltstone_workers.messages import AppendPart, Kind
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from siltstone_workers.channel import Outgoing
 
 
 class Outbox:
@@ -33,12 +35,13 @@ class Outbox:
         self._last[shard] = sequence, before + records
         self.bytes += len(stream)
 
-    def take(self) -> list[tuple[list[Any], bytearray | None]]:
-        """The messages that carry everything that waits; nothing waits any more."""
+    def take(self) -> list[Outgoing]:
+        """The message that carries everything that waits, if anything does; nothing waits any more."""
         if not self._entries:
             return []
-        messages: list[tuple[list[Any], bytearray | None]] = [
-            ([Kind.APPEND, 0, shard, *self._last[shard]], entries) for shard, entries in self._entries.items()
+        parts = [
+            AppendPart(shard, *self._last[shard], len(entries)) for shard, entries in self._entries.items()
         ]
+        message = [Kind.APPEND, 0, parts], list(self._entries.values())
         self._entries, self._last, self.bytes = {}, {}, 0
-        return messages
+        return [message]

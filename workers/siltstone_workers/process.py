@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
-from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender, SilentError, make_pipes
+from siltstone_workers.channel import ChannelClosedError, Receiver, Sender, SilentError, make_pipes
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
+from siltstone_workers.gathering import Batch, Parcel
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
 from siltstone_workers.starting import describe_exit, identify
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from siltstone_workers.channel import Message, Outgoing
     from siltstone_workers.ledger import Ledger
 
 #: why a process ended, as long as nothing better is known
@@ -90,6 +92,8 @@ class WorkerProcess:
             for theirs in (requests[0], events[1], answers[1]):
                 os.close(theirs)
         self._credit = self._requests.window
+        #: bytes of entries that one frame takes
+        self.frame_room = self._requests.frame_room
         self.pid: int = self._process.pid
         self._poll = select.poll()
         self._poll.register(self._events.reading, select.POLLIN)
@@ -104,7 +108,7 @@ class WorkerProcess:
         with self.order:
             self._check_open()
             answer = self._answers.expect()
-            self._post(([kind, answer.request, *items], bulk))
+            self._post(([kind, answer.request, *items], () if bulk is None else (bulk,)))
             self._is_ending = kind == Kind.END
         return answer
 
@@ -124,29 +128,40 @@ class WorkerProcess:
         self.has_proved_itself = True
         return answer.bulk
 
-    def append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> Answer | None:
-        """Put a batch; None where it surely fits and nobody needs to wait, else its answer.
+    def append(self, batches: Sequence[Batch]) -> list[Answer | None]:
+        """Put batches of different shards; for each None where it surely fits and nobody needs to wait, or its answer.
 
         A small one waits here for others while the worker has not told that it dealt with the one before, until
         somebody asks for something or there is enough for a message that is worth it; readers find it all the same.
         """
+        answers: list[Answer | None] = []
+        sent: list[tuple[Ledger, int]] = []
+        parcel = Parcel()
         with self.order:
             self._check_open()
-            sure = ledger.surely_fits(len(stream), records)
-            if sure and len(stream) <= _SMALL_BYTES:
-                self._put_small(ledger, stream, records)
-                return None
-            answer = None if sure else self._answers.expect()
-            sequence = ledger.send(stream, records, visible=sure)
             try:
-                request = 0 if answer is None else answer.request
-                fields = [Kind.APPEND, request, ledger.shard, sequence, records]
-                self._post((fields, stream.data))
+                for batch in batches:
+                    ledger, stream, records = batch
+                    sure = ledger.surely_fits(len(stream), records)
+                    answers.append(None if sure else self._answers.expect())
+                    if sure and len(stream) <= _SMALL_BYTES:
+                        self._put_small(ledger, stream, records)
+                    else:
+                        sequence = ledger.send(stream, records, visible=sure)
+                        sent.append((ledger, sequence))
+                        parcel.add(sequence, batch, answers[-1])
+                if sent:
+                    self._post(*parcel.messages())
             except BaseException:
-                ledger.cancel(sequence)
+                for ledger, sequence in sent:
+                    ledger.cancel(sequence)
                 raise
-            self.sent += 1
-        return answer
+            self.sent += len(sent)
+        return answers
+
+    def append_one(self, batch: Batch) -> Answer | None:
+        """As :meth:`append` for one batch."""
+        return self.append([batch])[0]
 
     def try_append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> bool:
         """Put a small batch, if that surely fits and neither the worker nor another thread is waited for."""
@@ -180,14 +195,14 @@ class WorkerProcess:
         with self.order:
             self._check_open()
             answer = self._answers.expect()
-            self._post(([Kind.DELETE, answer.request, shard, kind, size], keys.reshape(-1).data))
+            self._post(([Kind.DELETE, answer.request, shard, kind, size], [keys.reshape(-1).data]))
             self.sent += 1
         return answer
 
     def tell(self, *fields: Any, bulk: Buffer | None = None) -> None:
         """Send what has no answer; nothing where the worker is gone."""
         with suppress(WorkerError):
-            self._send([(list(fields), bulk)])
+            self._send([(fields, () if bulk is None else (bulk,))])
 
     def _check_open(self) -> None:
         """ClosedError once the worker was told to end its shards: nothing may come behind that.
@@ -199,14 +214,14 @@ class WorkerProcess:
         if self._cause is not None:
             raise self.unknown()
 
-    def _post(self, *last: tuple[list[Any], Buffer | None]) -> None:
-        """Send what waits in the outbox and a last message, once the worker has room for their records."""
+    def _post(self, *last: Outgoing) -> None:
+        """Send what waits in the outbox and these messages, once the worker has room for their records."""
         before = self._outbox.take()
         messages = [*before, *last]
         credit = sum(
-            credit_of(memoryview(bulk).nbytes)
+            credit_of(sum(memoryview(piece).nbytes for piece in bulk))
             for fields, bulk in messages
-            if bulk is not None and fields[0] in _COUNTED
+            if fields[0] in _COUNTED
         )
         taken = 0
         try:
@@ -223,7 +238,7 @@ class WorkerProcess:
                 self.give_credit(taken)
             raise
 
-    def _send(self, messages: Sequence[tuple[list[Any], Buffer | None]]) -> None:
+    def _send(self, messages: Sequence[Outgoing]) -> None:
         """Send messages in one go; a worker that cannot be sent to any more is ended."""
         try:
             self._requests.send_all(messages)

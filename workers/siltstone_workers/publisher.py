@@ -10,9 +10,10 @@ from weakref import WeakSet
 
 from siltstone.errors import SiltstoneError
 from siltstone.format.superblock_slot import encode_slot
+from siltstone_workers.change_values import change_from_wire
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
-from siltstone_workers.messages import Kind, change_from_wire, expect
+from siltstone_workers.messages import Kind, expect
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,9 +10,10 @@ from siltstone.errors import SiltstoneError, StateError
 from siltstone.format.superblock_slot import decode_slot
 from siltstone.volume.ports import Ports
 from siltstone.volume.volume import check_poison, check_process
+from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import pack_value, unpack_value
-from siltstone_workers.messages import Kind, change_to_wire
+from siltstone_workers.messages import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from siltstone.index.layout cimport (
-    BUCKET, CHUNK, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Journal, Segment, Table, Tally,
+    BUCKET, FINGERPRINTS, OFFSET_BITS, OFFSETS, PLACE_BITS, PLACES, TYPE_DELETE, Journal, Segment, Table, Tally,
     begin_change, bucket, buckets_of, end_change, key_hash, prefetch, segment_of, store_release)
 from siltstone.index.search cimport PRESENT, Patience, read_entry, same_key
 from siltstone.index.types cimport keyed
@@ -32,6 +32,7 @@ cdef enum:
     SEARCH_NODES = 200
     FILL_PERCENT = 94
     SHRUNK_PERCENT = 75
+    GROUP = 16                  # entries whose buckets are fetched at once, and all that they may move: what L1 holds
 
 
 cdef inline bint is_older(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size) noexcept nogil:
@@ -125,6 +126,29 @@ cdef inline bint make_room(Table *table, uint64_t number, uint64_t window, uint6
                 count += 1
         at += 1
     return False
+
+
+cdef inline void prefetch_moves(Table *table, uint64_t hashed) noexcept nogil:
+    """Fetch the buckets that :func:`make_room` looks at first, where a key is going to need a move.
+
+    What it does is wait for memory: asked for early, several buckets come at the same time.
+    """
+    cdef uint64_t number = segment_of(table, hashed), first, second, one, two
+    cdef Segment *segment = &table.segments[number]
+    cdef uint64_t *slots
+    cdef uint64_t *others
+    cdef int lane
+    buckets_of(hashed & FINGERPRINTS, segment.buckets, &first, &second)
+    slots = bucket(table, number, segment.window, first)
+    others = bucket(table, number, segment.window, second)
+    if free_lanes(slots) or free_lanes(others):
+        return
+    for lane in range(BUCKET):
+        buckets_of(slots[lane] >> PLACE_BITS, segment.buckets, &one, &two)
+        prefetch(bucket(table, number, segment.window, two if one == first else one))
+    for lane in range(BUCKET):
+        buckets_of(others[lane] >> PLACE_BITS, segment.buckets, &one, &two)
+        prefetch(bucket(table, number, segment.window, two if one == second else one))
 
 
 cdef inline uint64_t *free_slot(uint64_t *one, uint64_t *two) noexcept nogil:
@@ -326,9 +350,9 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
     Entry i is at positions[i], or without positions at `place` and on. `others` counts entries without a key;
     `unknown` becomes the place of the first of a type that is not known.
     """
-    cdef uint64_t hashes[CHUNK]
-    cdef uint64_t places[CHUNK]
-    cdef const uint8_t *entries[CHUNK]
+    cdef uint64_t hashes[GROUP]
+    cdef uint64_t places[GROUP]
+    cdef const uint8_t *entries[GROUP]
     cdef const uint8_t *key
     cdef int kind, key_size, count, i, failed
     cdef Py_ssize_t at = 0
@@ -336,7 +360,7 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
     cdef uint64_t first, second, number
     while at < size:
         count = 0
-        while count < CHUNK and at < size:
+        while count < GROUP and at < size:
             if keyed(table, stream + at, &kind, &key, &key_size):
                 count_entry(table, place, stream + at, True)
                 entries[count] = stream + at
@@ -354,6 +378,8 @@ cdef inline int64_t apply_run(Table *table, const uint8_t *stream, Py_ssize_t si
                     unknown[0] = positions[done] if positions != NULL else (place & OFFSETS) + at
             done += 1
             at += stream[at]
+        for i in range(count):
+            prefetch_moves(table, hashes[i])
         for i in range(count):
             keyed(table, entries[i], &kind, &key, &key_size)
             if entries[i][1] == TYPE_DELETE:

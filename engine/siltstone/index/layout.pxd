@@ -26,7 +26,10 @@ cdef extern from "index/seals.h" nogil:
 
 cdef extern from * nogil:
     """
-    #define prefetch(at) __builtin_prefetch((const void *)(at))
+    static inline void prefetch(const void *at) {
+        __builtin_prefetch(at);
+        __asm__ volatile (""); /* else gcc drops functions that do nothing but fetch: they have no effect, it thinks */
+    }
     #define MAGIC 0x53494C5453494458u
     #define PLACE_BITS 36  /* fingerprint in the 28 bits above */
     #define OFFSET_BITS 26

@@ -1,0 +1,133 @@
+"""How changes of the superblock travel: by their name and their fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from siltstone.shard import changes, checkpoint_changes
+from siltstone.shard.changes import Rolled, Settled, ShardChange
+from siltstone_workers import values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHANGES: Final[dict[str, type[Any]]] = {
+    kind.__name__: kind
+    for kind in (
+        changes.TakeNext,
+        changes.TakeEmpty,
+        changes.TakeFresh,
+        changes.Give,
+        changes.Reserve,
+        changes.Roll,
+        changes.Settle,
+        changes.Pack,
+        changes.TakeHashStore,
+        changes.Incarnate,
+        changes.Merge,
+        checkpoint_changes.TakeCheckpoints,
+        checkpoint_changes.PublishCheckpoints,
+        checkpoint_changes.GiveCheckpoints,
+    )
+}
+
+
+def change_to_wire(change: ShardChange) -> list[Any]:
+    """A change of the superblock: its name and its fields."""
+    fields: list[Any] = [getattr(change, name) for name in change.__dataclass_fields__]
+    if isinstance(change, changes.Settle):
+        fields = [_fields_of(change.settled)]
+    elif isinstance(change, changes.Roll):
+        fields = [_fields_of(change.rolled)]
+    elif isinstance(change, changes.Pack | changes.Incarnate):
+        fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
+        if isinstance(change, changes.Incarnate):
+            fields[3:] = [_filled_to_wire(change.hash_store), list(change.passed)]
+    elif isinstance(change, changes.Merge):
+        fields[1:] = [list(change.sources), _filled_to_wire(change.merged)]
+    return [type(change).__name__, fields]
+
+
+def change_from_wire(value: object) -> ShardChange:
+    """The change that was sent, with fields of the right types; whether it may be made is not known yet."""
+    return values.parsed("change", _change, value)
+
+
+def _change(value: Any) -> ShardChange:
+    name, fields = values.listed(value, 2)
+    kind = _CHANGES[name]
+    items = values.listed(fields, len(kind.__dataclass_fields__))
+    if kind is changes.Settle:
+        return changes.Settle(tuple(map(_settled, values.listed(items[0]))))
+    if kind in (
+        changes.TakeNext,
+        checkpoint_changes.TakeCheckpoints,
+        checkpoint_changes.PublishCheckpoints,
+        checkpoint_changes.GiveCheckpoints,
+    ):
+        pairs = [values.listed(pair, 2) for pair in values.listed(items[0])]
+        of_pairs: ShardChange = kind(
+            tuple((values.count(shard), values.count(number)) for shard, number in pairs)
+        )
+        return of_pairs
+    if kind is changes.Roll:
+        return changes.Roll(tuple(map(_rolled, values.listed(items[0]))))
+    if kind is changes.Pack:
+        shard, sources, packed = items
+        return changes.Pack(values.count(shard), _counts(sources), _packed(packed))
+    if kind is changes.Incarnate:
+        shard, sources, packed, hash_store, passed = items
+        return changes.Incarnate(
+            values.count(shard), _counts(sources), _packed(packed), _filled(hash_store), _counts(passed)
+        )
+    if kind is changes.Merge:
+        shard, sources, merged = items
+        return changes.Merge(values.count(shard), _counts(sources), _filled(merged))
+    if kind in (changes.TakeEmpty, changes.TakeHashStore):
+        shard, size, kept = items
+        of_space: ShardChange = kind(values.count(shard), values.count(size), values.flag(kept))
+        return of_space
+    if kind is changes.TakeFresh:
+        numbers, kept = items
+        return changes.TakeFresh(tuple(map(values.count, values.listed(numbers))), values.flag(kept))
+    change: ShardChange = kind(*map(values.count, items))
+    return change
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    return tuple(map(values.count, values.listed(value)))
+
+
+def _packed(value: Any) -> tuple[changes.Packed, ...]:
+    pairs = [values.listed(one, 2) for one in values.listed(value)]
+    return tuple(changes.Packed(values.count(extent), values.end(end)) for extent, end in pairs)
+
+
+def _filled_to_wire(filled: changes.Filled | None) -> list[int] | None:
+    return None if filled is None else [filled.extent, filled.length]
+
+
+def _filled(value: Any) -> changes.Filled | None:
+    return None if value is None else changes.Filled(*map(values.count, values.listed(value, 2)))
+
+
+def _fields_of(each: Sequence[Rolled] | Sequence[Settled]) -> list[list[Any]]:
+    return [[getattr(one, name) for name in one.__dataclass_fields__] for one in each]
+
+
+def _rolled(value: Any) -> Rolled:
+    shard, old, end, fresh = values.listed(value, 4)
+    return Rolled(
+        values.count(shard), values.count_or_none(old), values.end_or_none(end), values.count_or_none(fresh)
+    )
+
+
+def _settled(value: Any) -> Settled:
+    shard, fresh, recovered, end, dropped = values.listed(value, 5)
+    return Settled(
+        values.count(shard),
+        values.count_or_none(fresh),
+        values.count_or_none(recovered),
+        values.end_or_none(end),
+        values.flag(dropped),
+    )

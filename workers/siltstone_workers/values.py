@@ -1,0 +1,62 @@
+"""What came over a pipe, made sure of piece by piece: each says ValueError or TypeError where it is something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from siltstone.format.seal import End, Position
+from siltstone_workers.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Parsed = TypeVar("Parsed")
+
+
+def parsed(what: str, parse: Callable[[Any], Parsed], value: object) -> Parsed:
+    try:
+        return parse(value)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ProtocolError(f"no {what}: {value!r:.120}: {error!r:.120}", rule=what, value=None) from error
+
+
+def listed(value: Any, length: int | None = None) -> list[Any]:
+    if type(value) is not list or (length is not None and len(value) != length):
+        raise ValueError(f"{value!r:.40} is no list of {'any' if length is None else length} items")
+    return value
+
+
+def count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} is no count")
+    return value
+
+
+def count_or_none(value: Any) -> int | None:
+    return None if value is None else count(value)
+
+
+def flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{value!r:.40} is no flag")
+    return value
+
+
+def text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r:.40} is no text")
+    return value
+
+
+def end(value: Any) -> End:
+    cluster, byte, slot, sequence = listed(value, 4)
+    return End(count(cluster), count(byte), count_or_none(slot), count(sequence))
+
+
+def position(value: Any) -> Position:
+    cluster, byte = listed(value, 2)
+    return Position(count(cluster), count(byte))
+
+
+def end_or_none(value: Any) -> End | None:
+    return None if value is None else end(value)
