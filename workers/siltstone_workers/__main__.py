@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,8 @@ _PR_SET_PDEATHSIG: Final = 1
 _OVER: Final = 0
 _FAILED: Final = 1
 _USAGE: Final = 2
+#: how long a thread keeps others of this process from their turn in Python [seconds]
+SWITCH_SECONDS: Final = 0.0005
 
 
 def die_with(parent: int) -> None:
@@ -55,6 +58,10 @@ def run(requests: Receiver, events: Sender, answers: Sender) -> int:
             os.sched_setaffinity(0, config.affinity)
         worker = Worker(config, Inbox(requests, events), events, answers, requests.window)
         events.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), None])
+        # What is there now stays for the life of the process: no collection need look at it.
+        gc.freeze()
+        # Housekeeping must not keep the thread that puts from its turn for as long as it keeps any other.
+        sys.setswitchinterval(SWITCH_SECONDS)
         worker.run()
     except ChannelClosedError:
         return _OVER

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from siltstone.errors import SiltstoneError
-from siltstone.format.superblock_slot import encode_slot
 from siltstone_workers.change_values import change_from_wire
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
@@ -18,7 +17,6 @@ from siltstone_workers.messages import Kind, expect
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from siltstone.format.superblock import Superblock
     from siltstone.volume.volume import Volume
     from siltstone_workers.channel import Message
     from siltstone_workers.process import WorkerProcess
@@ -72,7 +70,7 @@ class Publisher:
     def _serve(self, request: _Request) -> None:
         (number, _optional) = expect(request.message.fields, int, bool)
         try:
-            superblock = self._publish(request)
+            self._publish(request)
         except SiltstoneError as error:
             poison = self._volume.poisoned
             bulk = None if poison is None else pack_value(error_to_wire(poison))
@@ -80,9 +78,10 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
             request.process.tell(Kind.REPLY, number, error_to_wire(error))
         else:
-            request.process.tell(Kind.REPLY, number, None, bulk=encode_slot(superblock))
+            # The one that was asked for, or a later one: that has it too.
+            request.process.tell(Kind.REPLY, number, None, bulk=self._volume.written)
 
-    def _publish(self, request: _Request) -> Superblock:
+    def _publish(self, request: _Request) -> None:
         (_number, optional) = expect(request.message.fields, int, bool)
         change = change_from_wire(unpack_value(request.message.bulk))
         foreign = change.shards(self._volume.superblock) - set(request.shards)
@@ -92,4 +91,4 @@ class Publisher:
                 rule="own shards",
                 value=min(foreign),
             )
-        return self._volume.publish(change, optional=optional)
+        self._volume.publish(change, optional=optional)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from siltstone.format.superblock import Extent, Superblock
+    from siltstone.format.superblock_slot import Slot
     from siltstone.volume.backend import Backend
     from siltstone_workers.inbox import Inbox
 
@@ -34,7 +35,7 @@ class WorkerVolume:
         self.backend = backend
         self.ports = Ports()
         self._inbox = inbox
-        self._superblock: Superblock | None = None
+        self._slot: Slot | None = None
         self._cause: SiltstoneError | None = None
         self.flushes_failed = 0
         self._lock = threading.Lock()
@@ -44,18 +45,18 @@ class WorkerVolume:
     @property
     def superblock(self) -> Superblock:
         """What the core sent last; the worker's own extents change by its own doing alone."""
-        if self._superblock is None:
+        if self._slot is None:
             raise StateError("the worker has no superblock yet", what="superblock", state="unknown")
-        return self._superblock
+        return self._slot.superblock
 
     def take_superblock(self, slot: memoryview | None) -> Superblock:
         """Take over a superblock that the core sent, unless a newer one came meanwhile; the one that was sent."""
-        found = None if slot is None else decode_slot(bytes(slot), self.backend.url)
+        found = None if slot is None else decode_slot(bytes(slot), self.backend.url, earlier=self._slot)
         if found is None:
             raise ProtocolError("the core sent no superblock", rule="superblock", value=None)
         with self._lock:
-            if self._superblock is None or found.superblock.sequence > self._superblock.sequence:
-                self._superblock = found.superblock
+            if self._slot is None or found.sequence > self._slot.sequence:
+                self._slot = found
         return found.superblock
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from reprlib import repr as short
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -43,6 +43,9 @@ from siltstone.format.superblock import (
     first_extent_offset,
     parse_dump,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _HEADER = struct.Struct(">8sIIQQ")
 #: numbers that are counted up from what a superblock says stay below this
@@ -89,11 +92,12 @@ def encode_slot(superblock: Superblock, *, spared: int = 0) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A slot whose checksum holds: its sequence, its exact bytes, the superblock in them."""
+    """A slot whose checksum holds: its sequence, its exact bytes, the superblock in them, its extents as they lie."""
 
     sequence: int
     data: bytes
     superblock: Superblock
+    listed: list[dict[str, Any]] = field(compare=False, repr=False)
 
 
 def slot_length(header: bytes) -> int | None:
@@ -110,11 +114,14 @@ def slot_version(header: bytes) -> int | None:
     return int(version) if magic == SUPERBLOCK_MAGIC else None
 
 
-def decode_slot(data: bytes, url: str = "volume", like: Slot | None = None) -> Slot | None:
+def decode_slot(
+    data: bytes, url: str = "volume", like: Slot | None = None, *, earlier: Slot | None = None
+) -> Slot | None:
     """The slot in `data`, or None where it is not ours or its checksum fails.
 
-    `like`, the other slot, is returned where the bytes are the same, as they mostly are. Raises VersionError for a
-    whole slot of another version, ForeignVolumeError for a whole slot whose payload breaks a rule: that is not damage
+    `like`, the other slot, is returned where the bytes are the same, as they mostly are. `earlier` is one by the same
+    writer, which is this program: extents that are as they were there are not looked at again. Raises VersionError for
+    a whole slot of another version, ForeignVolumeError for a whole slot whose payload breaks a rule: that is not damage
     but another writer.
     """
     if len(data) < SUPERBLOCK_HEADER_SIZE:
@@ -137,10 +144,11 @@ def decode_slot(data: bytes, url: str = "volume", like: Slot | None = None) -> S
             known=FORMAT_VERSION,
         )
     try:
-        superblock = _parse(unpack(payload), sequence)
+        fields = unpack(payload)
+        superblock = _parse(fields, sequence, earlier)
     except (ValueError, KeyError, TypeError) as error:
         raise ForeignVolumeError(f"{url}: superblock {sequence}: {error!s}", url=url) from error
-    return Slot(sequence, data, superblock)
+    return Slot(sequence, data, superblock, fields["extents"])
 
 
 def choose_slot(first: Slot | None, second: Slot | None, url: str = "volume") -> Slot:
@@ -185,7 +193,7 @@ def _of_type(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _parse(fields: Any, sequence: int) -> Superblock:
+def _parse(fields: Any, sequence: int, earlier: Slot | None) -> Superblock:
     _of_type(fields, dict, "the payload")
     if sequence >= _COUNT_MAX:
         raise ValueError(f"sequence {sequence}, must be below {_COUNT_MAX}")
@@ -208,9 +216,18 @@ def _parse(fields: Any, sequence: int) -> Superblock:
         entry_types=dict(map(_parse_type, _of_type(fields["entry_types"], dict, "entry_types").items())),
     )
     listed = _of_type(fields["extents"], list, "extents")
-    extents = tuple(_parse_extent(_of_type(extent, dict, "an extent"), superblock) for extent in listed)
+    known: dict[int, tuple[dict[str, Any], Extent]] = {}
+    if earlier is not None:
+        known = {
+            extent.id: (seen, extent)
+            for seen, extent in zip(earlier.listed, earlier.superblock.extents, strict=True)
+        }
+    extents = []
+    for each in listed:
+        before = known.get(_of_type(each, dict, "an extent")["id"]) if known else None
+        extents.append(_parse_extent(each, superblock) if before is None or before[0] != each else before[1])
     _check_extents(extents, superblock)
-    return replace(superblock, extents=extents)
+    return replace(superblock, extents=tuple(extents))
 
 
 def _parse_type(item: tuple[Any, Any]) -> tuple[int, RecordedType]:
@@ -256,7 +273,7 @@ def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
     )
 
 
-def _check_extents(extents: tuple[Extent, ...], superblock: Superblock) -> None:
+def _check_extents(extents: Sequence[Extent], superblock: Superblock) -> None:
     position = first_extent_offset(superblock.erase_block)
     for extent in sorted(extents, key=lambda extent: extent.offset):
         if (

@@ -99,6 +99,8 @@ class Volume:
         self.backend = backend
         self.superblock = superblock
         self.ports = ports
+        #: the superblock as it was written last; None: not yet
+        self.written: bytes | None = None
         self._slot = slot
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
@@ -179,7 +181,7 @@ class Volume:
             try:
                 with self._flush_lock:
                     self._slot = write_slots(self.backend, data, self._slot)
-                self.superblock = fresh
+                self.superblock, self.written = fresh, data
             except BaseException as error:
                 # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
                 self._cause = (
