@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import signal
+import threading
+
 import numpy as np
 import pytest
 from store_faults import Faults, failing, input_output_error, nothing
@@ -10,8 +14,10 @@ from store_records import assert_holds, hashes, rows
 
 import siltstone
 from siltstone.errors import DiskFullError, MediumError, PoisonedError
+from siltstone.journal.sealed import SealedJournal
 from siltstone.shard import checkpoint
 from siltstone.shard.checkpoint import due_checkpoints
+from siltstone.shard.locking import holding
 from siltstone.shard.spares import make_spares, wants_spare
 
 MIB = 1 << 20
@@ -261,3 +267,130 @@ def test_checkpoints_that_are_due_alike_are_written_together(filling, monkeypatc
     while not due_checkpoints(filling.shards):
         filling.put_into(filling.shards[3], 500)
     assert due_checkpoints(filling.shards) == [[filling.shards[3]]]
+
+
+def small_checkpoints(monkeypatch):
+    """Checkpoints of few bytes, for shards of any number of records."""
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_BYTES_MIN", 240_000)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_BYTES_A_RECORD", 0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_RECORDS_MIN", 0)
+
+
+@pytest.mark.parametrize("broken", [False, True])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_shard_that_cannot_flush_keeps_no_other_from_its_checkpoint(
+    filling, faults, monkeypatch, number, broken
+):
+    small_checkpoints(monkeypatch)
+    filling.put(batches=50)
+    filling.store.flush()
+    bad = filling.shards[number]
+    assert filling.shards in due_checkpoints(filling.shards)
+
+    def fail(_inner, offset, _data):
+        if 0 <= offset - bad.journal.extent.offset < bad.journal.extent.length:
+            raise input_output_error("write", offset)
+
+    # Known before, or found in the middle of it.
+    filling.put_into(bad, 1)
+    faults.write = fail
+    if broken:
+        with pytest.raises((MediumError, PoisonedError)):
+            filling.store.flush()
+        filling.group.tick()
+    else:
+        with pytest.raises(MediumError):
+            filling.group.upkeep.checkpoint(filling.shards)
+    faults.write = nothing
+    assert [shard.store.checkpointed is not None for shard in filling.shards] == [
+        shard is not bad for shard in filling.shards
+    ]
+    assert due_checkpoints(filling.shards) == []
+
+
+def test_where_not_all_checkpoints_find_space_some_do(filling, faults, monkeypatch):
+    small_checkpoints(monkeypatch)
+    filling.put(batches=50)
+    filling.store.flush()
+    # The space of about two.
+    limit = filling.store.info().volume_bytes + 6 * filling.shards[0].store.index.bytes
+
+    def full(_inner, wanted):
+        if wanted > limit:
+            raise DiskFullError("faulty: no space", url="faulty", needed=wanted)
+
+    faults.grow = full
+    filling.group.tick()
+    assert 0 < sum(shard.store.checkpointed is not None for shard in filling.shards) < SHARDS
+
+
+def test_checkpoints_that_fail_are_due_as_before(filling, faults, monkeypatch):
+    small_checkpoints(monkeypatch)
+    filling.put(batches=50)
+    filling.store.flush()
+    before = [shard.store.uncovered for shard in filling.shards]
+    ends = [extent.offset + extent.length for extent in filling.store.info().extents]
+
+    def fail(_inner, offset, _data):
+        if offset >= max(ends):
+            raise input_output_error("write", offset)
+
+    faults.write = fail
+    with pytest.raises(MediumError):
+        filling.group.upkeep.checkpoint(filling.shards)
+    faults.write = nothing
+    assert [shard.store.uncovered for shard in filling.shards] == before
+    filling.group.upkeep.checkpoint(filling.shards)
+    assert all(shard.store.checkpointed is not None for shard in filling.shards)
+
+
+def test_an_interrupt_between_two_ends_of_a_flush_leaves_nothing_begun(filling, monkeypatch):
+    filling.fill()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    usual, ended = SealedJournal.end_flush, []
+
+    def end_flush(journal):
+        ended.append(journal)
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+        usual(journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedJournal, "end_flush", end_flush)
+        with pytest.raises(KeyboardInterrupt):
+            filling.put(batches=4)
+    filling.store.flush()
+    given = np.concatenate(filling.given)
+    assert_holds(filling.store, given)
+    with filling.reopened() as store:
+        assert_holds(store, given)
+
+
+def test_interrupts_leave_no_lock_held():
+    """Signals at any step of taking and giving back locks."""
+    locks = [threading.Lock() for _ in range(16)]
+    chance = random.Random(5)
+    armed, interrupted = False, 0
+
+    def interrupt(_number, _frame):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _attempt in range(5000):
+            try:
+                armed = True
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-6, 4e-5))
+                holding(locks, lambda: None)
+                armed = False
+            except KeyboardInterrupt:
+                interrupted += 1
+            assert not any(lock.locked() for lock in locks)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted

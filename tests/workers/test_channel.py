@@ -365,6 +365,17 @@ def test_a_message_that_was_given_up_between_its_parts_is_dropped(
         assert bytes(message.bulk) == pattern(300 * KIB)
 
 
+def test_bulk_in_more_pieces_than_a_system_call_takes_comes_through() -> None:
+    pieces = [bytes([number % 251]) * 20 for number in range(3000)]
+    with ends(1 << 20) as both:
+        both.sender.send_all([([9], pieces), ([10], pieces[:2])])
+        for expected in (pieces, pieces[:2]):
+            message = both.receiver.receive(10.0)
+            assert message is not None
+            assert message.bulk is not None
+            assert bytes(message.bulk) == b"".join(expected)
+
+
 def test_a_message_that_cannot_be_sent_spoils_nothing() -> None:
     with ends(1024 * KIB) as both:
         for bulk in (None, bytes(500 * KIB)):

@@ -56,7 +56,7 @@ COUNTS = st.integers(0, 2**64 - 1)
 MAYBE = st.none() | COUNTS
 ENDS = st.builds(End, COUNTS, COUNTS, MAYBE, COUNTS)
 POSITIONS = st.builds(Position, COUNTS, COUNTS)
-PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4).map(tuple)
+PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4, unique_by=lambda pair: pair[0]).map(tuple)
 ROLLED = st.builds(Rolled, COUNTS, MAYBE, st.none() | ENDS, MAYBE)
 SETTLED = st.builds(Settled, COUNTS, MAYBE, MAYBE, st.none() | ENDS, st.booleans())
 CHANGES = st.one_of(
@@ -68,7 +68,7 @@ CHANGES = st.one_of(
     st.builds(TakeFresh, st.lists(COUNTS, max_size=5).map(tuple), st.booleans()),
     st.builds(Give, COUNTS, COUNTS),
     st.builds(Reserve, COUNTS),
-    st.builds(Roll, st.lists(ROLLED, max_size=4).map(tuple)),
+    st.builds(Roll, st.lists(ROLLED, max_size=4, unique_by=lambda one: one.shard).map(tuple)),
     st.builds(Settle, st.lists(SETTLED, max_size=4).map(tuple)),
     st.builds(TakeHashStore, COUNTS, COUNTS, st.booleans()),
     st.builds(
@@ -216,6 +216,23 @@ def test_a_part_too_many_or_too_few_breaks_a_rule(what: str) -> None:
 def test_a_change_that_no_shard_makes_breaks_a_rule(name: Any) -> None:
     with pytest.raises(ProtocolError) as caught:
         change_from_wire([name, [1, 2]])
+    assert caught.value.rule == "change"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        TakeNext(((1, 65536), (2, 65536), (1, 65536))),
+        TakeCheckpoints(((1, 65536), (1, 65536))),
+        PublishCheckpoints(((1, 5), (1, 6))),
+        Roll((Rolled(1, 2, End(3, 4, None, 5), 6), Rolled(1, 6, End(3, 4, None, 5), 7))),
+    ],
+    ids=lambda change: type(change).__name__,
+)
+def test_a_change_of_one_shard_twice_breaks_a_rule(change: Any) -> None:
+    """As often as a message has room for it would keep the core busy for very long."""
+    with pytest.raises(ProtocolError, match="twice") as caught:
+        change_from_wire(sent(change_to_wire(change)))
     assert caught.value.rule == "change"
 
 

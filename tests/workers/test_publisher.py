@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from siltstone.errors import SiltstoneError
 from siltstone.format.superblock import EMPTY
 from siltstone.format.superblock_slot import decode_slot
 from siltstone.shard.changes import TakeEmpty
+from siltstone.shard.space import taken_by
 from siltstone.volume.volume import Volume
 from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.channel import Message
@@ -74,6 +76,28 @@ def test_a_worker_gets_what_it_asks_for_its_own_shards(volume: Volume, publisher
     assert slot is not None
     assert slot.superblock.sequence == volume.superblock.sequence
     assert empty(volume) == [2]
+
+
+def test_a_worker_gets_the_superblock_with_its_change_although_others_are_written_at_once(
+    volume: Volume, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shard took is known by the sequence of that very superblock."""
+    usual, written = volume.publish, []
+
+    def publish(change: Any, *, optional: bool = False) -> Any:
+        written.append(usual(change, optional=optional))
+        # As an opening of another worker's shards, between the write and the answer.
+        usual(lambda superblock: replace(superblock, epoch=superblock.epoch + 1))
+        return written[0]
+
+    monkeypatch.setattr(volume, "publish", publish)
+    process = Process()
+    publisher.submit(process, (0, 2), asking(7, 2))  # type: ignore[arg-type]
+    _fields, bulk = process.answer()
+    slot = decode_slot(bytes(bulk), "volume")
+    assert slot is not None
+    assert slot.superblock == written[0]
+    assert taken_by(slot.superblock, 2).length == 2 * BLOCK
 
 
 def test_a_change_of_another_workers_shard_is_refused(volume: Volume, publisher: Publisher) -> None:

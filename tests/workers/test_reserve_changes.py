@@ -11,12 +11,14 @@ from siltstone.errors import StateError
 from siltstone.format.superblock import (
     EMPTY,
     FREE,
+    KIND_FREE,
     KIND_HASH_STORE,
     KIND_JOURNAL,
     KIND_RESERVE,
     Extent,
 )
 from siltstone.shard.changes import Give, TakeEmpty, TakeFresh, TakeHashStore, TakeNext
+from siltstone.shard.space import with_reserve
 from siltstone.volume import allocator
 
 
@@ -35,6 +37,33 @@ def test_the_next_journal_is_taken_with_the_reserve_that_it_needs() -> None:
         allocator.reserved_bytes(changed(TakeNext(((0, BLOCK),)), VOLUME.with_extents(large)), 0)
         == 12 * FIRST
     )
+
+
+def test_pieces_are_joined_where_there_is_a_larger_one() -> None:
+    """Deletions and copies need pieces; how many bytes there are says little."""
+    pieces = [
+        replace(RESERVE, id=30 + number, offset=END_OF_ALL + 2 * number * BLOCK, length=BLOCK)
+        for number in range(2 * FIRST // BLOCK)
+    ]
+    taken = [
+        Extent(60 + number, piece.offset + BLOCK, BLOCK, KIND_HASH_STORE, 1, 20 + number, EMPTY, generation=3)
+        for number, piece in enumerate(pieces)
+    ]
+    scattered = replace(VOLUME, next_extent=100).with_extents(
+        replace(RESERVE, kind=KIND_FREE, state=FREE), *pieces, *taken
+    )
+    assert allocator.reserved_bytes(scattered, 0) == 2 * FIRST
+    # RESERVE's place is free now, and as large as all of them.
+    assert [each.length for each in allocator.reserves_of(with_reserve(scattered, 0), 0)] == [2 * FIRST]
+    # Where nothing larger is free they stay as they are.
+    free = [each for each in scattered.extents if each.kind == KIND_FREE]
+    full = scattered.with_extents(
+        *(
+            replace(each, kind=KIND_HASH_STORE, state=EMPTY, order=70 + number, generation=3)
+            for number, each in enumerate(free)
+        )
+    )
+    assert with_reserve(full, 0) is full
 
 
 def test_a_recovery_leaves_what_cleaning_needs() -> None:

@@ -65,13 +65,14 @@ def _change(value: Any) -> ShardChange:
         checkpoint_changes.PublishCheckpoints,
         checkpoint_changes.GiveCheckpoints,
     ):
-        pairs = [values.listed(pair, 2) for pair in values.listed(items[0])]
+        each = values.listed(items[0]) if kind is checkpoint_changes.GiveCheckpoints else _once_each(items[0])
+        pairs = [values.listed(pair, 2) for pair in each]
         of_pairs: ShardChange = kind(
             tuple((values.count(shard), values.count(number)) for shard, number in pairs)
         )
         return of_pairs
     if kind is changes.Roll:
-        return changes.Roll(tuple(map(_rolled, values.listed(items[0]))))
+        return changes.Roll(tuple(map(_rolled, _once_each(items[0]))))
     if kind is changes.Pack:
         shard, sources, packed = items
         return changes.Pack(values.count(shard), _counts(sources), _packed(packed))
@@ -92,6 +93,14 @@ def _change(value: Any) -> ShardChange:
         return changes.TakeFresh(tuple(map(values.count, values.listed(numbers))), values.flag(kept))
     change: ShardChange = kind(*map(values.count, items))
     return change
+
+
+def _once_each(value: Any) -> list[Any]:
+    """A list of lists that start with a shard, none of them twice: what is done for each takes its time."""
+    shards = [values.listed(one)[0] for one in values.listed(value)]
+    if len(set(shards)) != len(shards):
+        raise ValueError("a shard is there twice")
+    return values.listed(value)
 
 
 def _counts(value: Any) -> tuple[int, ...]:

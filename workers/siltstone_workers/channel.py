@@ -196,7 +196,7 @@ class Sender:
 
     def _put(self, pieces: list[Buffer]) -> int:
         try:
-            return os.writev(self._writing, pieces)
+            return os.writev(self._writing, pieces[:_PIECES_MAX])
         except BlockingIOError:
             return 0
 

@@ -17,6 +17,7 @@ from siltstone_workers.messages import Kind, expect
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from siltstone.format.superblock import Superblock
     from siltstone.volume.volume import Volume
     from siltstone_workers.channel import Message
     from siltstone_workers.process import WorkerProcess
@@ -70,7 +71,7 @@ class Publisher:
     def _serve(self, request: _Request) -> None:
         (number, _optional) = expect(request.message.fields, int, bool)
         try:
-            self._publish(request)
+            superblock = self._publish(request)
         except SiltstoneError as error:
             poison = self._volume.poisoned
             bulk = None if poison is None else pack_value(error_to_wire(poison))
@@ -78,10 +79,9 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
             request.process.tell(Kind.REPLY, number, error_to_wire(error))
         else:
-            # The one that was asked for, or a later one: that has it too.
-            request.process.tell(Kind.REPLY, number, None, bulk=self._volume.written)
+            request.process.tell(Kind.REPLY, number, None, bulk=self._volume.encoded(superblock))
 
-    def _publish(self, request: _Request) -> None:
+    def _publish(self, request: _Request) -> Superblock:
         (_number, optional) = expect(request.message.fields, int, bool)
         change = change_from_wire(unpack_value(request.message.bulk))
         foreign = change.shards(self._volume.superblock) - set(request.shards)
@@ -91,4 +91,4 @@ class Publisher:
                 rule="own shards",
                 value=min(foreign),
             )
-        self._volume.publish(change, optional=optional)
+        return self._volume.publish(change, optional=optional)

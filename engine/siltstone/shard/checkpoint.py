@@ -7,7 +7,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from siltstone.errors import DiskFullError, MediumError
+from siltstone.errors import DiskFullError, MediumError, SiltstoneError
 from siltstone.format.checkpoint import digest_of
 from siltstone.format.seal import End, Position
 from siltstone.format.superblock import ACTIVE
@@ -20,7 +20,7 @@ from siltstone.volume import allocator
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from siltstone.format.checkpoint import CheckpointHeader
     from siltstone.format.superblock import Extent
@@ -68,6 +68,9 @@ def due_checkpoints(shards: Sequence[Shard]) -> list[list[Shard]]:
 def _is_due(shard: Shard, part: float) -> bool:
     store = shard.store
     enough = max(CHECKPOINT_BYTES_MIN, CHECKPOINT_BYTES_A_RECORD * store.records)
+    journal = shard.journal
+    if shard.broken is not None or (journal is not None and journal.poison is not None):
+        return False
     return (
         store.uncovered >= part * min(enough, CHECKPOINT_BYTES_MAX)
         and store.records >= CHECKPOINT_RECORDS_MIN
@@ -115,14 +118,20 @@ def write_checkpoints(
     Where there is no space there are none. A write that fails loses them, a flush that fails poisons the volume.
     """
     found = {shard: taken for shard in shards if (taken := snapshot(shard)) is not None}
-    if not found:
-        return
+    if found and not _write_all(volume, found) and len(found) > 1:
+        # Where there is no space for all of them there may be some for one.
+        for shard, taken in found.items():
+            _write_all(volume, {shard: taken})
+
+
+def _write_all(volume: ShardVolume, found: Mapping[Shard, Snapshot]) -> bool:
+    """Write these, or none of them; False where there is no space for all."""
     wanted = tuple((shard.number, len(taken.data)) for shard, taken in found.items())
     try:
         superblock = volume.publish(TakeCheckpoints(wanted), optional=True)
     except DiskFullError as error:
         _log.debug("no space for checkpoints: %s", error)
-        return
+        return False
     extents = {shard: taken_by(superblock, shard.number, checkpoint=True) for shard in found}
     numbers = tuple((shard.number, extent.id) for shard, extent in extents.items())
 
@@ -140,6 +149,7 @@ def write_checkpoints(
     volume.publish(PublishCheckpoints(numbers))
     for shard, taken in found.items():
         shard.store.checkpointed = _mark_of(taken.header)
+    return True
 
 
 def in_threads(act: Callable[[Any], None], items: Sequence[Any]) -> None:
@@ -258,16 +268,32 @@ def checkpoint_group(volume: ShardVolume, shards: Sequence[Shard], flush_lock: t
     :param flush_lock: who holds it flushes or rolls; taken for each shard while its index is copied
     """
 
+    uncovered: dict[Shard, int] = {}
+    errors: list[SiltstoneError] = []
+
     def take(shard: Shard) -> Snapshot | None:
         with flush_lock, shard.lock:
-            shard.check()
-            if shard.journal is not None:
-                # Only what is durable may be in it: after a crash the journal must reach as far.
-                flush_held([shard])
+            try:
+                shard.check()
+                if shard.journal is not None:
+                    # Only what is durable may be in it: after a crash the journal must reach as far.
+                    flush_held([shard])
+            except SiltstoneError as error:
+                # It keeps the others from theirs only where the medium does.
+                errors.append(error)
+                return None
             # In one go: no entry may come between two segments, so that what is covered is one place in the log.
             taken = snapshot_of(shard)
             if taken is not None:
-                shard.store.uncovered = 0
+                uncovered[shard], shard.store.uncovered = shard.store.uncovered, 0
             return taken
 
-    write_checkpoints(volume, shards, take)
+    try:
+        write_checkpoints(volume, shards, take)
+    except BaseException:
+        for shard, size in uncovered.items():
+            with shard.lock:
+                shard.store.uncovered += size
+        raise
+    if errors:
+        raise errors.pop(0)

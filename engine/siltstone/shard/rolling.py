@@ -5,12 +5,12 @@ Shards fill alike, so that several are due at a time; each for itself they would
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import DiskFullError, PoisonedError, SiltstoneError
 from siltstone.format.kernels import measure_stream
 from siltstone.shard.changes import Roll, Rolled
+from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.spares import make_spare
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def roll(
             f"shard {shard.number}: no space for its next journal: {error}",
             **{**error.fields, "shard": shard.number},
         ) from error
-    _roll([shard, *(each for each in others if each is not shard and _is_nearly_full(each, len(stream)))])
+    along = [each for each in others if each is not shard and _is_nearly_full(each, len(stream))]
+    _roll([shard, *along[: TOGETHER_MAX - 1]])
 
 
 def freeze(shard: Shard) -> None:
@@ -105,6 +106,8 @@ def flush_held(shards: Sequence[Shard]) -> list[Shard]:
                     raise
         if begun:
             shards[0].volume.flush()
+        for journal in _journals(begun):
+            journal.end_flush()
     except SiltstoneError as error:
         for journal in _journals(begun):
             journal.fail(error)
@@ -113,8 +116,6 @@ def flush_held(shards: Sequence[Shard]) -> list[Shard]:
         for journal in _journals(begun):
             journal.cancel_flush()
         raise
-    for journal in _journals(begun):
-        journal.end_flush()
     return flushed
 
 
@@ -129,22 +130,24 @@ def _roll(shards: Sequence[Shard], *, alone: bool = False) -> None:
 
     :param alone: let nothing take the writes
     """
-    with ExitStack() as locks:
-        for each in sorted(shards, key=lambda shard: shard.number):
-            locks.enter_context(each.lock)
-        waiting = flush_held(shards)
-        rolled = tuple(_rolled(each, None if alone else each.spare) for each in waiting)
-        published = False
-        try:
-            shards[0].volume.publish(Roll(rolled))
-            published = True
-            while waiting:
-                _take_over(waiting[0], None if alone else waiting[0].spare)
-                waiting.pop(0)
-        except BaseException as error:
-            for each in waiting:
-                _was_stopped(each, error, published=published)
-            raise
+    in_order = sorted(shards, key=lambda shard: shard.number)
+    holding([shard.lock for shard in in_order], lambda: _roll_held(shards, alone=alone))
+
+
+def _roll_held(shards: Sequence[Shard], *, alone: bool) -> None:
+    waiting = flush_held(shards)
+    rolled = tuple(_rolled(each, None if alone else each.spare) for each in waiting)
+    published = False
+    try:
+        shards[0].volume.publish(Roll(rolled))
+        published = True
+        while waiting:
+            _take_over(waiting[0], None if alone else waiting[0].spare)
+            waiting.pop(0)
+    except BaseException as error:
+        for each in waiting:
+            _was_stopped(each, error, published=published)
+        raise
 
 
 def _rolled(shard: Shard, fresh: SealedJournal | None) -> Rolled:

@@ -87,10 +87,14 @@ def room_for_deletions(superblock: Superblock, shard: int) -> int:
 
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:
     """The superblock in which as much is kept for `shard` as it needs, from free space or at the end."""
-    if allocator.reserved_bytes(superblock, shard) >= reserve_size(superblock, shard):
-        return superblock
+    size = reserve_size(superblock, shard)
+    kept = allocator.reserves_of(superblock, shard)
+    if len(kept) > 1 and sum(each.length for each in kept) >= size:
+        largest = max((each.length for each in superblock.extents if each.kind == KIND_FREE), default=0)
+        if largest <= kept[0].length:
+            return superblock  # no larger piece is to be had
     superblock = with_reserve_of_free(superblock, shard)
-    missing = reserve_size(superblock, shard) - allocator.reserved_bytes(superblock, shard)
+    missing = size - allocator.reserved_bytes(superblock, shard)
     if missing <= 0:
         return superblock
     superblock, extent = allocator.take(superblock, missing)

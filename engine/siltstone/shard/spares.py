@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError, LogStoreFullError
 from siltstone.format.constants import CLUSTER_SIZE, SLOT_CLUSTERS
 from siltstone.shard import space
-from siltstone.shard.changes import Give, TakeEmpty, TakeNext
+from siltstone.shard.changes import TakeEmpty, TakeNext
+from siltstone.shard.filling import give_back
+from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.sizing import next_size
 
 if TYPE_CHECKING:
@@ -24,9 +25,10 @@ def wants_spare(shard: Shard) -> bool:
 
 
 def soon_want_spare(shards: Sequence[Shard]) -> list[Shard]:
-    """Those of some shards that want a spare, or will before long."""
+    """Those of some shards that want a spare, or will before long; no more than may be made together."""
     # They fill alike: what one of them wants now the others want a moment later, and together it costs the same as one.
-    return [shard for shard in shards if _lacks_spare(shard, 3 / 8)]
+    lacking = sorted(shards, key=lambda shard: not wants_spare(shard))
+    return [shard for shard in lacking if _lacks_spare(shard, 3 / 8)][:TOGETHER_MAX]
 
 
 def _lacks_spare(shard: Shard, part: float) -> bool:
@@ -44,17 +46,19 @@ def make_spares(shards: Sequence[Shard]) -> None:
 
     Errors as :func:`make_spare`; then nobody has got one.
     """
-    with ExitStack() as locks:
-        for shard in sorted(shards, key=lambda shard: shard.number):
-            locks.enter_context(shard.spare_lock)
-        wanting = [shard for shard in shards if shard.spare is None and shard.store.has_room_for_journal()]
-        if not wanting:
-            return
-        volume = wanting[0].volume
-        superblock = volume.publish(
-            TakeNext(tuple((shard.number, _best_size(shard)) for shard in wanting)), optional=True
-        )
-        _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanting})
+    in_order = sorted(shards, key=lambda shard: shard.number)
+    holding([shard.spare_lock for shard in in_order], lambda: _make_held(in_order))
+
+
+def _make_held(shards: Sequence[Shard]) -> None:
+    wanting = [shard for shard in shards if shard.spare is None and shard.store.has_room_for_journal()]
+    if not wanting:
+        return
+    volume = wanting[0].volume
+    superblock = volume.publish(
+        TakeNext(tuple((shard.number, _best_size(shard)) for shard in wanting)), optional=True
+    )
+    _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanting})
 
 
 def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False) -> None:
@@ -132,5 +136,4 @@ def _drop(extents: Mapping[Shard, Extent]) -> None:
     for shard, extent in extents.items():
         shard.store.remove(extent)
     for shard, extent in extents.items():
-        if shard.volume.poisoned is None:
-            shard.volume.publish(Give(shard.number, extent.id))
+        give_back(shard, extent)

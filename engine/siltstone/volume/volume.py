@@ -99,8 +99,7 @@ class Volume:
         self.backend = backend
         self.superblock = superblock
         self.ports = ports
-        #: the superblock as it was written last; None: not yet
-        self.written: bytes | None = None
+        self._written: bytes | None = None  # the superblock as it was written last
         self._slot = slot
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
@@ -181,7 +180,7 @@ class Volume:
             try:
                 with self._flush_lock:
                     self._slot = write_slots(self.backend, data, self._slot)
-                self.superblock, self.written = fresh, data
+                self.superblock, self._written = fresh, data
             except BaseException as error:
                 # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
                 self._cause = (
@@ -230,6 +229,13 @@ class Volume:
         return self.superblock.extent(number)
 
     # ---- the medium
+
+    def encoded(self, superblock: Superblock) -> bytes:
+        """The bytes of a superblock that :meth:`publish` returned, also where others published since."""
+        with self._lock:
+            if superblock is self.superblock and self._written is not None:
+                return self._written
+        return encode_slot(superblock)
 
     def flush(self, *, shared: bool = False) -> None:
         """Return once all that was written before this call is durable.
