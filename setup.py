@@ -4,10 +4,13 @@ The same could stand there as [[tool.setuptools.ext-modules]], which setuptools 
 which has no place for the directives.
 """
 
+import os
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SOURCES = "engine/siltstone"
+PROCESSORS = len(os.sched_getaffinity(0))
 
 
 def kernel(name: str, package: str = "siltstone", folder: str = SOURCES) -> Extension:
@@ -45,11 +48,13 @@ setup(
             kernel("waiting", "siltstone_workers", "workers/siltstone_workers"),
         ],
         include_path=["engine"],
+        nthreads=PROCESSORS,
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
             "wraparound": False,
             "cdivision": True,
         },
-    )
+    ),
+    options={"build_ext": {"parallel": PROCESSORS}},
 )
