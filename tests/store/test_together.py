@@ -212,6 +212,16 @@ def test_a_shard_that_cannot_flush_keeps_no_other_from_rolling(filling, faults):
         assert_holds(store, range(count))
 
 
+def assert_all_are_told(filling, count):
+    """Nobody can put any more, and of what was flushed nothing is lost."""
+    for shard in filling.shards:
+        with pytest.raises(PoisonedError):
+            filling.put_into(shard, 1)
+    assert_holds(filling.store, range(count))
+    with filling.reopened() as store:
+        assert_holds(store, range(count))
+
+
 def test_a_flush_that_fails_for_several_is_told_to_the_writers_of_all(filling, faults):
     filling.fill()
     count, before = filling.count, filling.journals()
@@ -222,12 +232,7 @@ def test_a_flush_that_fails_for_several_is_told_to_the_writers_of_all(filling, f
         filling.put(batches=4)
     faults.flush = nothing
     assert filling.journals() == before
-    for shard in filling.shards:
-        with pytest.raises(PoisonedError):
-            filling.put_into(shard, 1)
-    assert_holds(filling.store, range(count))
-    with filling.reopened() as store:
-        assert_holds(store, range(count))
+    assert_all_are_told(filling, count)
 
 
 def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filling, faults):
@@ -242,12 +247,7 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
     with pytest.raises((MediumError, PoisonedError)):
         filling.put(batches=4)
     faults.write = nothing
-    for shard in filling.shards:
-        with pytest.raises(PoisonedError):
-            filling.put_into(shard, 1)
-    assert_holds(filling.store, range(count))
-    with filling.reopened() as store:
-        assert_holds(store, range(count))
+    assert_all_are_told(filling, count)
 
 
 def test_checkpoints_that_are_due_alike_are_written_together(filling, monkeypatch):

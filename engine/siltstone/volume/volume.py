@@ -228,14 +228,14 @@ class Volume:
         """The extent with this id, as it is now."""
         return self.superblock.extent(number)
 
-    # ---- the medium
-
     def encoded(self, superblock: Superblock) -> bytes:
         """The bytes of a superblock that :meth:`publish` returned, also where others published since."""
         with self._lock:
             if superblock is self.superblock and self._written is not None:
                 return self._written
         return encode_slot(superblock)
+
+    # ---- the medium
 
     def flush(self, *, shared: bool = False) -> None:
         """Return once all that was written before this call is durable.
