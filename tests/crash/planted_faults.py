@@ -17,11 +17,7 @@ from siltstone.format.superblock_slot import decode_slot
 from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
-from siltstone.log_store.log_store import LogStore
-from siltstone.shard import merging, opening, rolling, space, spares
-from siltstone.shard.filling import Unflushed
-from siltstone.shard.incarnation import Incarnation
-from siltstone.shard.packing import Packing
+from siltstone.shard import opening, rolling, space, spares
 from siltstone.volume import volume as volume_module
 from siltstone.volume.slots import write_slots
 from siltstone.volume.volume import Volume
@@ -332,66 +328,3 @@ def a_format_with_the_old_uuid(plant: Plant) -> None:
         return usual(cls, backend, ports=replace(ports, random_bytes=lambda size: UUID[:size]), **options)  # type: ignore[no-any-return]
 
     plant.setattr(Volume, "create", classmethod(create))
-
-
-# ---- packing, incarnation, merging
-
-
-def packing_without_a_flush_of_what_replaced_it(plant: Plant) -> None:
-    usual = Packing.__init__
-
-    def init(self: Any, shard: Any, run: Any, flush: Any) -> None:
-        usual(self, shard, run, lambda: None)
-
-    plant.setattr(Packing, "__init__", init)
-
-
-def copies_published_before_they_are_flushed(plant: Plant) -> None:
-    """Journals that were packed, and hash stores."""
-    plant.setattr(Unflushed, "flush", lambda self: None)
-
-
-def deletions_given_up_although_something_is_older(plant: Plant) -> None:
-    usual = LogStore.living
-
-    def living(self: Any, *arguments: Any, keep_deletes: bool) -> Any:
-        return usual(self, *arguments, keep_deletes=False)
-
-    plant.setattr(LogStore, "living", living)
-
-
-def the_index_lets_go_before_the_hash_store_is_listed(plant: Plant) -> None:
-    usual = Incarnation._switch
-
-    def switch(self: Any) -> None:
-        for piece in self._keyed:
-            self._shard.store.drop(piece.stream, piece.places)
-        usual(self)
-
-    plant.setattr(Incarnation, "_switch", switch)
-
-
-def a_merge_that_keeps_the_oldest(plant: Plant) -> None:
-    usual = merging.merge
-    plant.setattr(merging, "merge", lambda views, **options: usual(views[::-1], **options))
-
-
-def hash_stores_shown_after_the_replay(plant: Plant) -> None:
-    usual = LogStore.replay
-
-    def replay(self: Any, *arguments: Any, **options: Any) -> bytes:
-        listed = self.hash_stores
-        self.show_hash_stores(())
-        last = usual(self, *arguments, **options)
-        self.show_hash_stores(listed)
-        return last
-
-    plant.setattr(LogStore, "replay", replay)
-
-
-def deletions_forgotten_while_a_hash_store_is_made(plant: Plant) -> None:
-    plant.setattr(LogStore, "gather_deletions", lambda self, *, begin: None)
-
-
-def a_failed_flush_of_others_forgotten(plant: Plant) -> None:
-    plant.setattr(Volume, "flushes_failed", property(lambda self: 0, lambda self, count: None), raising=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crash_states import crash_points
 from journal_life import OTHER_UUID, PORTS, UUID, JournalChecker, JournalLife, ViolationError, journal_extent
 from medium import HEAD, JUNK, Image, Medium
+from store_contents import stored_in
 from store_life import StoreLife, reopened
 from store_operations import OPERATIONS
 
@@ -136,7 +137,7 @@ def outcome(image: Image, old: OldStore) -> str:
     # Everything that the new store can find on the device must be its own, and it has nothing yet.
     life = StoreLife(image, shards=1)
     life.open()
-    if life.stored(0) or life.group.shards[0].store.records:
+    if stored_in(life.group.shards[0]) or life.group.shards[0].store.records:
         raise ViolationError("P3: a new store has entries")
     return "new"
 

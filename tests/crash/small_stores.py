@@ -6,8 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.log_store import memory
-from siltstone.shard import checkpoint, opening
+from siltstone.shard import checkpoint, opening, sizing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,11 @@ class OneAfterAnother:
     @staticmethod
     def map(act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         return map(act, items)
+
+
+def in_small_parts() -> contextlib.AbstractContextManager[Any]:
+    """Parts of hash stores that hold a page of records, so that few records lie in several."""
+    return patch.object(sizing, "part_size", lambda _superblock, _shard: 4 * CLUSTER_SIZE)
 
 
 @contextlib.contextmanager

@@ -9,22 +9,21 @@ from unittest.mock import patch
 import numpy as np
 from journal_life import ViolationError
 from medium import Image, Medium
-from small_stores import in_small
-from store_contents import contents, starts_of
+from small_stores import in_small, in_small_parts
+from store_contents import contents, starts_of, stored_in
 
 from siltstone.errors import DamageError, DiskFullError, SiltstoneError
-from siltstone.format.constants import CLUSTER_SIZE, ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
-from siltstone.format.seal import seals_of
+from siltstone.format.constants import ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
 from siltstone.format.superblock import CLOSED
 from siltstone.index.types import KeyTypes
-from siltstone.journal.log_reader import LogReader
+from siltstone.log_store.older_views import by_store
 from siltstone.lookup.reader import Reader
 from siltstone.shard import rolling
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.choosing import Run
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.incarnation import Incarnation, choose_oldest
-from siltstone.shard.merging import merge_hash_stores
+from siltstone.shard.merging import choose_merge, merge_slice
 from siltstone.shard.opening import OpenOptions, open_shards, open_shards_read_only
 from siltstone.shard.packing import Cleaning, Packing
 from siltstone.shard.spares import make_spare, make_spares
@@ -141,7 +140,7 @@ class StoreLife:
 
     def _check(self, number: int) -> int:
         """Compare what one shard serves with what it was given; how many batches are there."""
-        stored = self.stored(number)
+        stored = stored_in(self.group.shards[number])
         count = self._count_packed(number, stored) if number in self.packed else self._count(number, stored)
         if count < self.flushed[number]:
             raise ViolationError(
@@ -201,25 +200,6 @@ class StoreLife:
         }
         if served != expected:
             raise ViolationError(f"P2, P3: shard {number} serves {len(served)} keys otherwise than it holds")
-
-    def stored(self, number: int) -> bytes:
-        """The packed entries of all hash stores and journals of a shard, oldest first, as they lie on the medium."""
-        store = self.group.shards[number].store
-        pieces = [
-            page
-            for extent in self.volume.superblock.hash_stores(number)
-            for page in store.open_hash_store(extent).pages()
-        ]
-        for extent in self.volume.superblock.journals(number):
-            journal = self.group.shards[number].journal
-            end = journal.end if journal is not None and journal.extent.id == extent.id else extent.end
-            assert end is not None
-            reader = LogReader(self.medium, self.volume.superblock.uuid, extent)
-            for _first, data in reader.chunks(end.cluster):
-                used = seals_of(data)["used"].tolist()
-                pieces += [data[at * CLUSTER_SIZE :][:size] for at, size in enumerate(used)]
-            pieces.append(reader.last_cluster(end)[0][: end.byte])
-        return b"".join(pieces)
 
     @property
     def superblock(self) -> Superblock:
@@ -353,13 +333,23 @@ class StoreLife:
         """Turn the closed journals into a hash store."""
         run = choose_oldest(self.group.shards[shard])
         if run is not None:
-            self._carry_out(shard, Incarnation(self.group.shards[shard], run, self.group.flush).carry_out)
+            with in_small_parts():
+                self._carry_out(shard, Incarnation(self.group.shards[shard], run, self.group.flush).carry_out)
 
     def merge(self, shard: int = 0) -> None:
-        """Merge all hash stores."""
-        stores = self.group.shards[shard].store.hash_stores
+        """Merge all hash stores, slice by slice."""
+        while self.merge_slice(shard):
+            pass
+
+    def merge_slice(self, shard: int = 0) -> bool:
+        """Merge a slice of the hash stores; False where there was nothing to merge, or no space."""
+        found = self.group.shards[shard]
+        before = found.store.hash_stores
+        stores = choose_merge(by_store(before), everything=True)
         if stores:
-            self._carry_out(shard, lambda: merge_hash_stores(self.group.shards[shard], stores), flushes=False)
+            with in_small_parts():
+                self._carry_out(shard, lambda: merge_slice(found, stores), flushes=False)
+        return found.store.hash_stores != before
 
     def note(self) -> None:
         """Let a second go by and whoever keeps house look."""

@@ -36,8 +36,9 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "kill": StoreLife.kill,
 }
 
-#: the same to all shards, for a store that has several
-TOGETHER: dict[str, Callable[[StoreLife], None]] = {
+#: what workloads name that are not made by chance: the same to all shards of a store that has several, or a part of one
+TOGETHER: dict[str, Callable[[StoreLife], object]] = {
+    "slice": StoreLife.merge_slice,
     "append each": _to_each(StoreLife.append),
     "delete each": _to_each(StoreLife.delete),
     "roll each": StoreLife.roll_together,

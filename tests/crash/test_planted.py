@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import planted_faults as planted
+import planted_upkeep
 import pytest
 import sector_battery as sectors
 import test_faults_at_the_end as faults
@@ -21,7 +22,7 @@ from store_operations import OPERATIONS
 from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.constants import ERASE_BLOCK_MIN
 from siltstone.shard import incarnation
-from siltstone.shard.filling import fill_hash_store
+from siltstone.shard.filling import fill_part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +108,13 @@ def t2_incarnation() -> None:
     battery.run((*INCARNATED, "roll", "incarnate", "merge"))
 
 
+def t2_slices() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE)
+    puts = ("append", "append", "append", "batch", "roll", "incarnate")
+    battery.run((*puts, *["delete"] * 4, "roll", "incarnate", "slice"))
+    battery.run((*puts, "batch", *["delete"] * 4, "roll", "incarnate", "slice", "kill"))
+
+
 def t2_together() -> None:
     battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE, shards=2)
     battery.run(("append each", "spare each", "append each", "roll each"))
@@ -150,9 +158,9 @@ def deleted_while_it_is_incarnated() -> None:
 
         def fill(*arguments: Any) -> Any:
             life.delete()
-            return fill_hash_store(*arguments)
+            return fill_part(*arguments)
 
-        patch.setattr(incarnation, "fill_hash_store", fill)
+        patch.setattr(incarnation, "fill_part", fill)
         life.incarnate()
     life._check(0)
 
@@ -163,7 +171,7 @@ def a_flush_fails_meanwhile() -> None:
     with pytest.MonkeyPatch.context() as patch:
 
         def fill(*arguments: Any) -> Any:
-            filled = fill_hash_store(*arguments)
+            filled = fill_part(*arguments)
             usual = life.medium.flush
             patch.setattr(life.medium, "flush", failing_flush)
             with pytest.raises(MediumError):
@@ -171,7 +179,7 @@ def a_flush_fails_meanwhile() -> None:
             patch.setattr(life.medium, "flush", usual)
             return filled
 
-        patch.setattr(incarnation, "fill_hash_store", fill)
+        patch.setattr(incarnation, "fill_part", fill)
         with pytest.raises(MediumError):
             life.incarnate()
 
@@ -220,15 +228,16 @@ CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], .
     (planted.space_discarded_before_it_is_free, t4),
     (planted.a_format_that_zeroes_nothing, t7_format),
     (planted.a_format_with_the_old_uuid, t7_new_store),
-    (planted.packing_without_a_flush_of_what_replaced_it, t2_packing),
-    (planted.copies_published_before_they_are_flushed, t2_packing),
-    (planted.copies_published_before_they_are_flushed, t2_incarnation),
-    (planted.deletions_given_up_although_something_is_older, t2_packing),
-    (planted.the_index_lets_go_before_the_hash_store_is_listed, looked_at_in_every_step),
-    (planted.a_merge_that_keeps_the_oldest, t2_incarnation),
-    (planted.hash_stores_shown_after_the_replay, t2_incarnation),
-    (planted.deletions_forgotten_while_a_hash_store_is_made, deleted_while_it_is_incarnated),
-    (planted.a_failed_flush_of_others_forgotten, a_flush_fails_meanwhile),
+    (planted_upkeep.packing_without_a_flush_of_what_replaced_it, t2_packing),
+    (planted_upkeep.copies_published_before_they_are_flushed, t2_packing),
+    (planted_upkeep.copies_published_before_they_are_flushed, t2_incarnation),
+    (planted_upkeep.deletions_given_up_although_something_is_older, t2_packing),
+    (planted_upkeep.the_index_lets_go_before_the_hash_store_is_listed, looked_at_in_every_step),
+    (planted_upkeep.a_merge_that_keeps_the_oldest, t2_incarnation),
+    (planted_upkeep.a_slice_whose_sources_go_before_it_is_flushed, t2_slices),
+    (planted_upkeep.hash_stores_shown_after_the_replay, t2_incarnation),
+    (planted_upkeep.deletions_forgotten_while_a_hash_store_is_made, deleted_while_it_is_incarnated),
+    (planted_upkeep.a_failed_flush_of_others_forgotten, a_flush_fails_meanwhile),
 )
 
 

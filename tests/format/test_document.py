@@ -16,7 +16,7 @@ from format_example import EXTENT, UUID
 
 from siltstone.format import constants
 from siltstone.format.seal import is_valid, journal_key, parse_seal
-from siltstone.format.superblock import KINDS, SHARDS_MAX, STATES
+from siltstone.format.superblock import CLOSED, KIND_HASH_STORE, KINDS, SHARDS_MAX, STATES, Extent, Part
 from siltstone.format.superblock_slot import decode_slot
 from siltstone.index.routing import Router
 from siltstone.index.types import KeyTypes
@@ -162,7 +162,9 @@ def test_the_payload_has_the_keys_of_the_page():
         for part in (section[0], section[1].split("\n## ")[0])
     ]
     assert named[0] == list(payload)
-    assert sorted(named[1]) == sorted(payload["extents"][0])
+    part = Extent(1, 1 << 20, 1 << 16, KIND_HASH_STORE, state=CLOSED, part=Part(0, 1, 0))
+    assert sorted(named[1]) == sorted(part.to_map())
+    assert sorted(named[1]) == sorted([*payload["extents"][0], "part"])
     values = {key: value for key, value, _meaning in rows(heading, "key", "value", "meaning")}
     assert values["`shards`"] == f"1 to {SHARDS_MAX}"
     described = {key: value for key, value, _meaning in (line[:3] for line in _extent_rows())}

@@ -14,7 +14,7 @@ from siltstone.errors import DamageError, VersionError
 from siltstone.format.seal import journal_key, journal_seed
 from siltstone.hash_store.builder import HashStoreBuilder
 from siltstone.hash_store.extent import HashStoreHeader, plan
-from siltstone.hash_store.merging import merge
+from siltstone.hash_store.merging import Merging
 from siltstone.hash_store.sorting import sort_entries
 from siltstone.hash_store.view import HashStoreView
 from siltstone.index.types import KeyTypes
@@ -142,6 +142,17 @@ def view_of(extent: bytes | bytearray) -> HashStoreView:
     return HashStoreView(extent, KEY, TYPES, SECRET, extent=EXTENT, offset=VOLUME_OFFSET)
 
 
+def whole(view: HashStoreView) -> list[tuple[HashStoreView, int, int, int]]:
+    """A hash store in one part, for a merge."""
+    return [(view, 0, view.records, view.tombstones)]
+
+
+def merged_of(views: Iterable[HashStoreView], *, drop_deletes: bool = False) -> bytes:
+    """All that a merge of some hash stores yields, newest first."""
+    merging = Merging([whole(view) if view.records else [] for view in views], drop_deletes=drop_deletes)
+    return b"".join(chunk.tobytes() for chunk in merging.slice(1 << 40, 1 << 40))
+
+
 def reseal(extent: bytearray, cluster: int) -> None:
     """Make the checksum of a page fit what is in it, as whoever knows the seed can."""
     at = cluster * PAGE
@@ -167,7 +178,7 @@ def use(extent: bytes | bytearray | mmap.mmap) -> None:
             lambda: view.find_many(HASH, np.array([list(one[2:34]) for one in hash_infos(300)], np.uint8)),
             lambda: [view.get(VARYING, number.to_bytes(12, "big")) for number in range(100)],
             view.verify,
-            lambda: list(merge([view, view])),
+            lambda: merged_of([view, view]),
             lambda: list(view.pages()),
         ):
             with suppress(DamageError):

@@ -21,6 +21,7 @@ from built_stores import (
     check_damage,
     hash_infos,
     key_of,
+    merged_of,
     split,
     store_of_many_pages,
     view_of,
@@ -28,7 +29,6 @@ from built_stores import (
 
 from siltstone.errors import DamageError, MediumError
 from siltstone.format.seal import journal_key
-from siltstone.hash_store.merging import merge
 from siltstone.hash_store.view import HashStoreView
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_a_damaged_page_is_named(cluster):
         with pytest.raises(DamageError) as caught:
             view.get(kind, key)
         check_damage(caught.value, cluster)
-    for call in (view.verify, lambda: list(view.pages()), lambda: list(merge([view]))):
+    for call in (view.verify, lambda: list(view.pages()), lambda: merged_of([view])):
         with pytest.raises(DamageError) as caught:
             call()
         check_damage(caught.value, cluster)
@@ -177,7 +177,7 @@ def test_a_map_that_cannot_be_read(tmp_path: Path):
             lambda: [view.get(HASH, one[2:34]) for one in entries],
             lambda: view.find_many(HASH, np.array([list(one[2:34]) for one in entries], np.uint8)),
             view.verify,
-            lambda: list(merge([view])),
+            lambda: merged_of([view]),
             lambda: view_of(data),
         ):
             with pytest.raises(MediumError, match="could not be read"):

@@ -23,6 +23,7 @@ from built_stores import (
     hash_infos,
     in_order,
     key_of,
+    merged_of,
     put,
     split,
     view_of,
@@ -31,7 +32,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siltstone.errors import EntryError
-from siltstone.hash_store.merging import merge
 from siltstone.hash_store.view import DELETED, FOUND, NOT_FOUND, HashStoreView
 
 
@@ -118,7 +118,7 @@ def test_equal_hashes_in_one_page_and_in_two(pair, before):
         assert key_of(list(split(first))[-1]) == min(pair)
     assert view.get(OTHER, bytes(8)) is None
     view.verify()
-    assert b"".join(chunk.tobytes() for chunk in merge([view, view])) == packed
+    assert merged_of([view, view]) == packed
 
 
 def test_of_two_keys_with_one_hash_the_absent_one_is_absent():

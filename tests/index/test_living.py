@@ -67,7 +67,8 @@ def show_hash_store(index: LogIndex, entries: Iterable[Written]) -> None:
     builder.add(stream)
     builder.finish()
     view = HashStoreView(extent, key, index.types, SECRET)
-    index.list_older(OlderStores([view]), [(1, 1, 0, len(extent))])
+    one = (1, 1, 0, len(extent), 0, 0, view.records, view.tombstones)
+    index.list_older(OlderStores([(view, one)]), [one])
 
 
 class Journals(RuleBasedStateMachine):

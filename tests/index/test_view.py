@@ -25,7 +25,7 @@ from siltstone.volume.mapping import Mapping
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-JOURNALS_AT, SEGMENTS_AT = 4096, 4096 + 64 * 1024 + 2 * 4096
+JOURNALS_AT, SEGMENTS_AT = 4096, 4096 + 64 * 1024 + 16 * 4096
 
 
 @pytest.fixture

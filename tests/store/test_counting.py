@@ -8,6 +8,7 @@ import pytest
 from store_media import Medium, create_settled, incarnate, open_settled
 from store_records import hashes, rows
 
+from siltstone.log_store.older_views import by_store
 from siltstone.shard import merging
 
 
@@ -18,9 +19,12 @@ def store(path, host):
         yield opened
 
 
+def stores_of(store):
+    return by_store(store._core.shards.group.shards[0].store.hash_stores)
+
+
 def merge(store, first, last):
-    shard = store._core.shards.group.shards[0]
-    merging.merge_hash_stores(shard, shard.store.hash_stores[first:last])
+    merging.merge_slice(store._core.shards.group.shards[0], stores_of(store)[first:last])
 
 
 def test_deletions_that_are_merged_without_the_oldest_count_once(store):
@@ -53,7 +57,7 @@ def test_any_merges_of_neighbours_never_count_too_few(store, seed):
         elif what < 0.8:
             incarnate(store)
         else:
-            count = len(store._core.shards.group.shards[0].store.hash_stores)
+            count = len(stores_of(store))
             first = chance.randrange(count + 1)
             last = chance.randrange(first, count + 1)
             if last > first:

@@ -11,9 +11,22 @@ from store_media import Medium, create_settled, freeze, open_settled
 from store_records import assert_holds, rows
 
 from siltstone.errors import DamageError, SiltstoneError
+from siltstone.format.superblock import Part
 from siltstone.index.layout import HASH_STORES_MAX
 from siltstone.shard.merging import MANY, TIER_WIDTH, choose_merge, tier
 from siltstone.shard.spares import make_spare
+
+
+def store_of(length):
+    """A hash store in two parts."""
+    return tuple(
+        SimpleNamespace(length=size, part=Part(first, 1, 0))
+        for first, size in ((0, length // 3), (1 << 63, length - length // 3))
+    )
+
+
+def length_of(store):
+    return sum(part.length for part in store)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -23,14 +36,14 @@ def test_hash_stores_of_any_sizes_in_any_order_stay_few(seed):
     stores = []
     for _ in range(500):
         length = chance.choice(sizes) if sizes else 1 << chance.randrange(16, 27)
-        stores.insert(0, SimpleNamespace(length=length))
+        stores.insert(0, store_of(length))
         while run := choose_merge(stores):
             at = stores.index(run[0])
             assert stores[at : at + len(run)] == list(run)
             # Overwritten or deleted, some of it is gone.
-            length = int(sum(each.length for each in run) * chance.uniform(0.2, 1))
-            stores[at : at + len(run)] = [SimpleNamespace(length=length)]
-        levels = 1 + tier(max(each.length for each in stores))
+            length = int(sum(length_of(each) for each in run) * chance.uniform(0.2, 1))
+            stores[at : at + len(run)] = [store_of(length)]
+        levels = 1 + tier(max(map(length_of, stores)))
         assert len(stores) <= (TIER_WIDTH - 1) * levels < MANY
 
 

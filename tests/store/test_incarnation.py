@@ -49,8 +49,7 @@ def test_an_index_that_reaches_its_budget_goes_on(path):
         np.testing.assert_array_equal(physical, values)
         assert not store.get_many(hashes(range(len(names), len(names) + 5_000)))[0].any()
         assert len(store) == len(names)
-        kinds = [extent.kind for extent in store.info().extents]
-        assert 0 < kinds.count("hash_store") <= 2 * 12
+        assert 0 < store.info().hash_stores <= 2 * 12
         store.incarnate()
         # A filter of nine bits and a fence a page; the smallest index of 256 segments.
         assert store.info().index_bytes <= 2 * len(names) + (1 << 20)

@@ -14,9 +14,10 @@ from store_model import HASHES, UNIVERSE, History, Operation, seen_in, shards_of
 
 import siltstone
 from siltstone import HashInfo
+from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.plugin import Consumer, EntryType, hookimpl
 from siltstone.plugin.host import PluginHost
-from siltstone.shard.merging import merge_hash_stores
+from siltstone.shard.merging import choose_merge, merge_slice
 from siltstone.shard.rolling import freeze
 
 
@@ -167,10 +168,13 @@ class StoreMachine(RuleBasedStateMachine):
     def merge_some(self, shard, first, count):
         group = self.store._core.shards.group
         shard = group.shards[shard % len(group.shards)]
-        sources = shard.store.hash_stores[first : first + count]
+        stores = by_store(shard.store.hash_stores)
         with group.upkeep.lock:
+            # One that was begun goes on; else whatever neighbours there are.
+            begun = any(first_hash(parts[0]) for parts in stores)
+            sources = choose_merge(stores) if begun else stores[first : first + count]
             if sources:
-                merge_hash_stores(shard, sources)
+                merge_slice(shard, sources)
 
     @rule(number=st.integers(1, 400))
     def note(self, number):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from siltstone.errors import DamageError, ProtocolError
 from siltstone.format.seal import End, Position
-from siltstone.format.superblock import SHARDS_MAX
+from siltstone.format.superblock import SHARDS_MAX, Part
 from siltstone.journal.recovery import JournalRecovery
 from siltstone.shard.changes import (
     Filled,
@@ -18,6 +18,7 @@ from siltstone.shard.changes import (
     Incarnate,
     JournalEnd,
     Merge,
+    Narrowed,
     Pack,
     Packed,
     Reserve,
@@ -59,6 +60,10 @@ POSITIONS = st.builds(Position, COUNTS, COUNTS)
 PAIRS = st.lists(st.tuples(COUNTS, COUNTS), max_size=4, unique_by=lambda pair: pair[0]).map(tuple)
 ROLLED = st.builds(Rolled, COUNTS, MAYBE, st.none() | ENDS, MAYBE)
 SETTLED = st.builds(Settled, COUNTS, MAYBE, MAYBE, st.none() | ENDS, st.booleans())
+PARTS = st.integers(1, 1 << 40).flatmap(
+    lambda entries: st.builds(Part, st.integers(0, (1 << 64) - 1), st.just(entries), st.integers(0, entries))
+)
+FILLED = st.builds(Filled, COUNTS, COUNTS, PARTS)
 CHANGES = st.one_of(
     st.builds(TakeNext, PAIRS),
     st.builds(TakeEmpty, COUNTS, COUNTS, st.booleans()),
@@ -76,10 +81,16 @@ CHANGES = st.one_of(
         COUNTS,
         st.lists(COUNTS, max_size=4).map(tuple),
         st.lists(st.builds(Packed, COUNTS, ENDS), max_size=4).map(tuple),
-        st.none() | st.builds(Filled, COUNTS, COUNTS),
+        st.lists(FILLED, max_size=3).map(tuple),
+        st.lists(COUNTS, max_size=4).map(tuple),
     ),
     st.builds(
-        Merge, COUNTS, st.lists(COUNTS, max_size=4).map(tuple), st.none() | st.builds(Filled, COUNTS, COUNTS)
+        Merge,
+        COUNTS,
+        COUNTS,
+        st.lists(COUNTS, max_size=4).map(tuple),
+        st.lists(st.builds(Narrowed, COUNTS, PARTS), max_size=3).map(tuple),
+        st.none() | FILLED,
     ),
     st.builds(
         Pack,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from siltstone.format.superblock import Part
 from siltstone.shard import changes, checkpoint_changes
 from siltstone.shard.changes import Rolled, Settled, ShardChange
 from siltstone_workers import values
@@ -42,9 +43,11 @@ def change_to_wire(change: ShardChange) -> list[Any]:
     elif isinstance(change, changes.Pack | changes.Incarnate):
         fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
         if isinstance(change, changes.Incarnate):
-            fields[3:] = [_filled_to_wire(change.hash_store), list(change.passed)]
+            fields[3:] = [list(map(_filled_to_wire, change.parts)), list(change.passed)]
     elif isinstance(change, changes.Merge):
-        fields[1:] = [list(change.sources), _filled_to_wire(change.merged)]
+        narrowed = [[one.extent, list(one.part)] for one in change.narrowed]
+        merged = None if change.merged is None else _filled_to_wire(change.merged)
+        fields[2:] = [list(change.freed), narrowed, merged]
     return [type(change).__name__, fields]
 
 
@@ -77,13 +80,13 @@ def _change(value: Any) -> ShardChange:
         shard, sources, packed = items
         return changes.Pack(values.count(shard), _counts(sources), _packed(packed))
     if kind is changes.Incarnate:
-        shard, sources, packed, hash_store, passed = items
+        shard, sources, packed, parts, passed = items
+        filled = tuple(map(_filled, values.listed(parts)))
         return changes.Incarnate(
-            values.count(shard), _counts(sources), _packed(packed), _filled(hash_store), _counts(passed)
+            values.count(shard), _counts(sources), _packed(packed), filled, _counts(passed)
         )
     if kind is changes.Merge:
-        shard, sources, merged = items
-        return changes.Merge(values.count(shard), _counts(sources), _filled(merged))
+        return _merge(items)
     if kind in (changes.TakeEmpty, changes.TakeHashStore):
         shard, size, kept = items
         of_space: ShardChange = kind(values.count(shard), values.count(size), values.flag(kept))
@@ -112,12 +115,33 @@ def _packed(value: Any) -> tuple[changes.Packed, ...]:
     return tuple(changes.Packed(values.count(extent), values.end(end)) for extent, end in pairs)
 
 
-def _filled_to_wire(filled: changes.Filled | None) -> list[int] | None:
-    return None if filled is None else [filled.extent, filled.length]
+def _merge(items: list[Any]) -> changes.Merge:
+    shard, order, freed, narrowed, merged = items
+    pairs = [values.listed(one, 2) for one in values.listed(narrowed)]
+    return changes.Merge(
+        values.count(shard),
+        values.count(order),
+        _counts(freed),
+        tuple(changes.Narrowed(values.count(extent), _part(part)) for extent, part in pairs),
+        None if merged is None else _filled(merged),
+    )
 
 
-def _filled(value: Any) -> changes.Filled | None:
-    return None if value is None else changes.Filled(*map(values.count, values.listed(value, 2)))
+def _filled_to_wire(filled: changes.Filled) -> list[Any]:
+    return [filled.extent, filled.length, list(filled.part)]
+
+
+def _filled(value: Any) -> changes.Filled:
+    extent, length, part = values.listed(value, 3)
+    return changes.Filled(values.count(extent), values.count(length), _part(part))
+
+
+def _part(value: Any) -> Part:
+    first, entries, tombstones = values.listed(value, 3)
+    found = Part(values.hash_of(first), values.count(entries), values.count(tombstones))
+    if not found.tombstones <= found.entries or not found.entries:
+        raise ValueError(f"{found.entries} entries, {found.tombstones} tombstones")
+    return found
 
 
 def _fields_of(each: Sequence[Rolled] | Sequence[Settled]) -> list[list[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError, SiltstoneError
-from siltstone.shard.merging import closed_bytes
+from siltstone.shard.space import closed_bytes
 from siltstone_workers.messages import Kind
 
 if TYPE_CHECKING:

@@ -35,6 +35,13 @@ def count(value: Any) -> int:
     return value
 
 
+def hash_of(value: Any) -> int:
+    """A hash of 64 bits."""
+    if count(value) >= 1 << 64:
+        raise ValueError(f"{value!r:.40} is no hash of 64 bits")
+    return int(value)
+
+
 def count_or_none(value: Any) -> int | None:
     """A count, or None."""
     return None if value is None else count(value)

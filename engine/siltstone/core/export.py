@@ -14,11 +14,12 @@ from siltstone.errors import AlreadyExistsError, EntryError, NotFoundError
 from siltstone.format.constants import CLUSTER_SIZE, ENTRY_SIZE_MIN, PLAIN_ENTRY_SIZE_MAX, TYPE_END, TYPE_NONE
 from siltstone.format.kernels import split_entries
 from siltstone.format.superblock import ACTIVE, KIND_HASH_STORE
+from siltstone.hash_store.merging import Merging
 from siltstone.index.types import KeyTypes
 from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.recovery import recover
-from siltstone.log_store.older_views import OlderViews, listed
+from siltstone.log_store.older_views import OlderViews
 from siltstone.volume.volume import Volume
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ class Exported:
 def export_volume(
     host: PluginHost, options: StoreOptions, directory: str | os.PathLike[str], journal: int | None
 ) -> list[Exported]:
-    """Write each journal and hash store, or the one with extent id `journal`, to a plain image in `directory`; flushed.
+    """Write each journal and part of a hash store, or the one with extent id `journal`, to a plain image in
+    `directory`; flushed.
 
-    Read one after another, a shard's hash stores first, each kind in the order of its numbers, they say what the
+    Read one after another, a shard's hash stores first, each kind in the order of its names, they say what the
     store says. An image holds every entry in order, DELETE among them, and is as long as it needs. An image that
     exists is not overwritten. EntryError for an entry of 254 bytes, which the plain format does not have; damage
     raises and leaves no image of that journal.
@@ -71,7 +73,8 @@ def export_volume(
 
 def _export(volume: Volume, extent: Extent, directory: Path, types: KeyTypes) -> Exported:
     kind = extent.kind.replace("_", "-")
-    path = directory / f"shard-{extent.shard:04}-{kind}-{extent.order:08}.img"
+    part = "" if extent.part is None else f"-{extent.part.first:016x}"
+    path = directory / f"shard-{extent.shard:04}-{kind}-{extent.order:08}{part}.img"
     try:
         file = path.open("xb")
     except FileExistsError as error:
@@ -93,10 +96,12 @@ def _export(volume: Volume, extent: Extent, directory: Path, types: KeyTypes) ->
 
 def _blocks(volume: Volume, extent: Extent, types: KeyTypes) -> Iterator[EntryBlock]:
     if extent.kind == KIND_HASH_STORE:
-        view = OlderViews(volume.backend, volume.superblock.uuid, types).view(listed([extent])[0])
-        for page in view.pages():
-            starts = np.empty(len(page) // ENTRY_SIZE_MIN, np.uint32)
-            yield EntryBlock(np.frombuffer(page, np.uint8), starts[: split_entries(page, starts)], 0)
+        view = OlderViews(volume.backend, volume.superblock.uuid, types).view(extent)
+        assert extent.part is not None
+        # What a merge has taken out of it already does not count.
+        for chunk in Merging([[(view, *extent.part)]]).slice(extent.part.entries, extent.length):
+            starts = np.empty(len(chunk) // ENTRY_SIZE_MIN, np.uint32)
+            yield EntryBlock(chunk, starts[: split_entries(chunk, starts)], 0)
         return
     end = extent.end
     if extent.state == ACTIVE:

@@ -146,7 +146,7 @@ def describe(core: Core) -> StoreInfo:
         journals=len(superblock.journals()),
         journal_bytes=sum(extent.used for extent in extents if extent.kind == KIND_JOURNAL),
         dead_entries=None if None in dead else sum(each or 0 for each in dead),
-        hash_stores=len(superblock.hash_stores()),
+        hash_stores=superblock.hash_store_count,
         hash_store_bytes=sum(extent.length for extent in extents if extent.kind == KIND_HASH_STORE),
         checkpoint_bytes=sum(extent.length for extent in extents if extent.kind == KIND_CHECKPOINT),
         volume_bytes=core.volume.backend.size,

@@ -16,7 +16,7 @@ from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import CHUNK_CLUSTERS, LogReader
 from siltstone.journal.recovery import recover
 from siltstone.log_store.checkpoint import fault_of
-from siltstone.log_store.older_views import OlderViews, listed
+from siltstone.log_store.older_views import OlderViews
 from siltstone.shard.replaying import ReplayProgress
 from siltstone.volume import allocator
 from siltstone.volume.slots import read_slot
@@ -115,8 +115,8 @@ def verify_volume(
                 _verify_journal(backend, volume, extent, tally)
             except (DamageError, MediumError) as error:
                 tally.problem(error)
+        tally.hash_stores = volume.superblock.hash_store_count
         for extent in hash_stores:
-            tally.hash_stores += 1
             try:
                 _verify_hash_store(host, volume, extent, tally)
             except (DamageError, MediumError) as error:
@@ -172,11 +172,11 @@ def _verify_journal(backend: Backend, volume: Volume, extent: Extent, tally: _Ta
 def _verify_hash_store(host: PluginHost, volume: Volume, extent: Extent, tally: _Tally) -> None:
     keys = {number: kind.key for number, kind in host.entry_types.items() if kind.key is not None}
     types = KeyTypes(keys, volume.superblock.entry_types)
-    view = OlderViews(volume.backend, volume.superblock.uuid, types).view(listed([extent])[0])
+    view = OlderViews(volume.backend, volume.superblock.uuid, types).view(extent)
     for first in range(0, view.clusters, CHUNK_CLUSTERS):
         view.verify(first, CHUNK_CLUSTERS)
         tally.take(min(CHUNK_CLUSTERS, view.clusters - first), 0)
-    tally.take(0, view.records)
+    tally.take(0, 0 if extent.part is None else extent.part.entries)
 
 
 def _take(block: EntryBlock, extent: Extent, known: NDArray[np.uint8], tally: _Tally) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from siltstone.format.constants import (
     DUMP_SIZE,
@@ -56,12 +56,25 @@ def parse_dump(dump: bytes) -> tuple[int, int]:
     return sector * SECTOR_SIZE, length
 
 
+class Part(NamedTuple):
+    """What counts of an extent of a hash store: a merge takes the entries before that to another one.
+
+    :param first: entries with a smaller hash do not count
+    :param entries: how many count, tombstones included
+    :param tombstones: how many of them are tombstones
+    """
+
+    first: int
+    entries: int
+    tombstones: int
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of whole erase blocks that one journal owns, or nobody.
+    """A run of whole erase blocks that one journal or hash store owns, or nobody.
 
     `generation` is the sequence of the superblock write that created or recycled it; `order` its place in the
-    replay of its shard; `end` where a closed or cleanly left journal ends.
+    replay of its shard; `end` where a closed or cleanly left journal ends; `part` what counts of a hash store.
     """
 
     id: int
@@ -74,6 +87,7 @@ class Extent:
     format: str = "sealed"
     generation: int = 0
     end: End | None = None
+    part: Part | None = None
 
     @property
     def stop(self) -> int:
@@ -82,7 +96,7 @@ class Extent:
 
     def to_map(self) -> dict[str, Any]:
         """As the payload holds it."""
-        return {
+        fields = {
             "id": self.id,
             "kind": self.kind,
             "shard": self.shard,
@@ -93,6 +107,13 @@ class Extent:
             "end": None if self.end is None else list(self.end),
             "dump": dump_extent(self.offset, self.length),
         }
+        if self.part is not None:
+            fields["part"] = list(self.part)
+        return fields
+
+
+#: stands before every part
+NO_PART: Final = Part(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +166,18 @@ class Superblock:
         return sorted(found, key=lambda extent: (extent.shard, extent.order))
 
     def hash_stores(self, shard: int | None = None) -> list[Extent]:
-        """The hash stores that hold entries, of one shard or of all, oldest first."""
+        """The parts of hash stores, of one shard or of all, oldest first, those of one store by their hashes."""
         found = [
             extent
             for extent in self.extents
             if extent.kind == KIND_HASH_STORE and extent.state == CLOSED and shard in (None, extent.shard)
         ]
-        return sorted(found, key=lambda extent: (extent.shard, extent.order))
+        return sorted(found, key=lambda extent: (extent.shard, extent.order, extent.part or NO_PART))
+
+    @property
+    def hash_store_count(self) -> int:
+        """How many hash stores there are, in however many parts."""
+        return len({(part.shard, part.order) for part in self.hash_stores()})
 
 
 def first_extent_offset(erase_block: int) -> int:

@@ -38,6 +38,7 @@ from siltstone.format.superblock import (
     SHARDS_MAX,
     STATES,
     Extent,
+    Part,
     RecordedType,
     Superblock,
     first_extent_offset,
@@ -270,7 +271,18 @@ def _parse_extent(fields: dict[str, Any], superblock: Superblock) -> Extent:
         format=_choice(fields, "format", ("sealed",)),
         generation=_integer(fields, "generation", 0, superblock.sequence + 1),
         end=None if fields["end"] is None else _parse_end(fields["end"], length),
+        part=_parse_part(fields["part"], length) if "part" in fields else None,
     )
+
+
+def _parse_part(part: Any, length: int) -> Part:
+    if len(_of_type(part, list, "part")) != 3:
+        raise ValueError(f"part is {short(part)}, must be first hash, entries, tombstones")
+    first, entries, tombstones = part
+    whole = all(type(value) is int and value >= 0 for value in part)
+    if not whole or first >= 1 << 64 or not tombstones <= entries or not 0 < entries <= length:
+        raise ValueError(f"part is {short(part)} in an extent of {length} bytes")
+    return Part(first, entries, tombstones)
 
 
 def _check_extents(extents: Sequence[Extent], superblock: Superblock) -> None:
@@ -295,6 +307,10 @@ def _check_extents(extents: Sequence[Extent], superblock: Superblock) -> None:
             )
         if extent.state == CLOSED and (extent.end is None) == (extent.kind == KIND_JOURNAL):
             raise ValueError(f"extent {extent.id}, a {extent.kind}, is closed and has the end {extent.end}")
+        if (extent.part is None) == (extent.kind == KIND_HASH_STORE and extent.state == CLOSED):
+            raise ValueError(
+                f"extent {extent.id}, a {extent.kind} {extent.state}, has the part {extent.part}"
+            )
         if extent.kind == KIND_CHECKPOINT and extent.end is not None:
             raise ValueError(f"checkpoint {extent.id} has the end {extent.end}")
         position = extent.stop
@@ -310,7 +326,9 @@ def _check_extents(extents: Sequence[Extent], superblock: Superblock) -> None:
     if len(set(checkpoints)) != len(checkpoints):
         raise ValueError("a shard has two checkpoints")
     places = [
-        (extent.kind, extent.shard, extent.order) for extent in closed if extent.kind != KIND_CHECKPOINT
+        (extent.kind, extent.shard, extent.order, extent.part and extent.part.first)
+        for extent in closed
+        if extent.kind != KIND_CHECKPOINT
     ]
     if len(set(places)) != len(places):
         raise ValueError("two journals or hash stores of a shard have one place in its replay")

@@ -1,6 +1,12 @@
-"""Merges the records of several hash stores of one shard into one ascending stream, in bounded memory."""
+"""Merges the records of several hash stores of one shard into one ascending stream, in bounded memory.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+It stops where it is told to, between two hashes, and says what is left of each: so a merge is done in slices, each of
+which is on the medium before the next begins.
+"""
+
+from typing import NamedTuple
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -11,20 +17,32 @@ from siltstone.hash_store.older cimport Older, OlderStores, find_older
 from siltstone.hash_store.order cimport hash_of
 from siltstone.hash_store.page cimport (
     COUNT_AT, FIRST_RECORD_PAGE, PAGE, RECORD_PART, USED_AT, compare_keys, holds_records, is_sealed)
-from siltstone.hash_store.search cimport KEY_ABSENT, KEY_PRESENT, Held, Store, is_tombstone, page_at
+from siltstone.hash_store.search cimport (
+    KEY_ABSENT, KEY_PRESENT, Held, Store, is_tombstone, page_at, page_of)
 from siltstone.hash_store.view cimport HashStoreView
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport ENTRY_MAX, TYPE_DELETE
 
-cdef struct Cursor:
+cdef struct Source:
     Store *store
+    uint64_t first          # entries with a smaller hash do not count
+    uint64_t entries        # that do
+    uint64_t tombstones     # among them
+
+# In one hash store.
+cdef struct Cursor:
+    Source *parts
+    uint32_t count
+    uint32_t part           # that is being read
+    Store *store            # its
     uint32_t page           # that is being read
     uint32_t used           # bytes of entries in it
     uint32_t at             # of the entry that is next
     uint64_t hashed         # of its key
-    uint64_t seen           # entries that were next, this one too
-    uint64_t entries        # that the header says there are
+    uint64_t seen           # entries of the part that were next, this one too
+    uint64_t tombstones     # of the part that were behind it
     bint over
+    bint miscounted
     uint8_t copy[4096]      # of the page: what was verified is what is read
     uint8_t last[256]       # entry before the first one of the page
 
@@ -34,6 +52,9 @@ cdef struct Work:
     uint8_t *out
     Py_ssize_t room
     Py_ssize_t size         # of what was written
+    uint64_t entries        # that may still be written,
+    uint64_t entry_bytes    # and their bytes, before the next hash
+    uint64_t hashed         # of what was read last
     bint drop_deletes
     Older *below            # older stores that stay, or NULL
     uint32_t where          # the cursor that is read, for an error
@@ -50,8 +71,14 @@ cdef bint open_page(Cursor *cursor) noexcept nogil:
     return True
 
 
-cdef bint step(Cursor *cursor) noexcept nogil:
-    """Go on to the next entry; False where it is no entry that may stand there."""
+ctypedef enum Step:
+    DAMAGED = 0
+    NEXT = 1
+    AT_END = 2
+
+
+cdef Step advance(Cursor *cursor) noexcept nogil:
+    """Go on to the next entry of the part; DAMAGED where it is no entry that may stand there."""
     cdef const uint8_t *before = cursor.copy + cursor.at
     cdef uint64_t hashed
     cursor.at += before[0]
@@ -60,30 +87,55 @@ cdef bint step(Cursor *cursor) noexcept nogil:
         before = cursor.last
         cursor.page += 1
         if cursor.page == cursor.store.pages:
-            cursor.over = True
-            return cursor.seen == cursor.entries
+            return AT_END
         if not open_page(cursor):
-            return False
+            return DAMAGED
     if not hash_of(cursor.store, cursor.copy + cursor.at, &hashed):
-        return False
+        return DAMAGED
     if cursor.at == 0 and hashed != cursor.store.fences[cursor.page]:
-        return False
+        return DAMAGED
     if hashed < cursor.hashed or (hashed == cursor.hashed and compare_keys(
             &cursor.store.keys, before, cursor.copy + cursor.at) >= 0):
-        return False
+        return DAMAGED
     cursor.hashed = hashed
-    cursor.seen += 1
+    return NEXT
+
+
+cdef bint enter(Cursor *cursor) noexcept nogil:
+    """Go to the first entry of a part that counts; False where none may stand there."""
+    cdef Source *part = &cursor.parts[cursor.part]
+    cdef int64_t page = page_of(part.store, part.first)
+    cursor.store = part.store
+    # Entries of one hash may begin in the page before.
+    while page > 0 and part.store.fences[page] == part.first:
+        page -= 1
+    cursor.page = <uint32_t>page if page > 0 else 0
+    if not (open_page(cursor) and hash_of(cursor.store, cursor.copy, &cursor.hashed)
+            and cursor.hashed == cursor.store.fences[cursor.page]):
+        return False
+    while cursor.hashed < part.first:
+        if advance(cursor) != NEXT:
+            return False
+    cursor.seen, cursor.tombstones = 1, 0
     return True
 
 
-cdef bint begin(Cursor *cursor) noexcept nogil:
-    """Go to the first entry; False where it is no entry that may stand there."""
-    cursor.over = cursor.store.pages == 0
-    if cursor.over:
-        return True
-    cursor.seen = 1
-    return (open_page(cursor) and hash_of(cursor.store, cursor.copy, &cursor.hashed)
-            and cursor.hashed == cursor.store.fences[0])
+cdef bint step(Cursor *cursor) noexcept nogil:
+    """Go on to the next entry; False where it is no entry that may stand there."""
+    cdef uint64_t hashed = cursor.hashed
+    cdef Step found
+    cursor.tombstones += is_tombstone(cursor.copy + cursor.at)
+    found = advance(cursor)
+    if found != AT_END:
+        cursor.seen += 1
+        return found == NEXT
+    cursor.miscounted = (cursor.seen != cursor.parts[cursor.part].entries
+                         or cursor.tombstones != cursor.parts[cursor.part].tombstones)
+    if cursor.miscounted:
+        return False
+    cursor.part += 1
+    cursor.over = cursor.part == cursor.count
+    return cursor.over or (enter(cursor) and cursor.hashed > hashed)
 
 
 cdef inline int compare(Cursor *a, Cursor *b) noexcept nogil:
@@ -107,13 +159,14 @@ cdef bint is_needed(Work *work, const uint8_t *tombstone, uint64_t hashed) noexc
 cdef void begin_guarded(void *argument) noexcept nogil:
     cdef Work *work = <Work *>argument
     for work.where in range(work.count):
-        if not begin(&work.cursors[work.where]):
+        work.cursors[work.where].over = work.cursors[work.where].count == 0
+        if not work.cursors[work.where].over and not enter(&work.cursors[work.where]):
             work.damaged = True
             return
 
 
 cdef void merge_guarded(void *argument) noexcept nogil:
-    """Write entries until `out` may not hold the next one, or all are written."""
+    """Write entries until `out` may not hold the next one, or as many as may be written, or all."""
     cdef Work *work = <Work *>argument
     cdef Cursor *newest
     cdef Cursor *other
@@ -137,12 +190,17 @@ cdef void merge_guarded(void *argument) noexcept nogil:
         if newest == NULL:
             return
         entry = newest.copy + newest.at
+        if (work.entries == 0 or work.entry_bytes < entry[0]) and newest.hashed != work.hashed:
+            return
+        work.hashed = newest.hashed
         memcpy(wanted, entry, entry[0])
         # Each tombstone that is kept stands for one put below: who counts keys goes by that.
         if wanted[1] != TYPE_DELETE or not (
                 work.drop_deletes or (not alone and not is_needed(work, wanted, newest.hashed))):
             memcpy(work.out + work.size, wanted, wanted[0])
             work.size += wanted[0]
+            work.entries -= work.entries > 0
+            work.entry_bytes -= wanted[0] if wanted[0] < work.entry_bytes else work.entry_bytes
         if not alone:
             # What older stores say of this key is over.
             i, hashed = work.where, newest.hashed
@@ -158,34 +216,64 @@ cdef void merge_guarded(void *argument) noexcept nogil:
             return
 
 
-cdef class Merging:
-    """Where a merge stands: a cursor in each store."""
+class Left(NamedTuple):
+    """What of a hash store was not merged yet: of part number `part` so many entries and tombstones, and all behind."""
 
-    cdef list views
+    part: int
+    entries: int
+    tombstones: int
+
+
+cdef class Merging:
+    """The newest entry of each key of some hash stores, in ascending order, in one slice after the other.
+
+    A cursor in each store takes 4.5 KiB; each page is verified as it is read. A record takes time in proportion to
+    the number of stores. DamageError where a page is damaged, MediumError where one cannot be read: what was yielded
+    before is right.
+
+    :param stores: the newest first; of each its parts, in the order of their hashes, as (view, first, entries,
+        tombstones): see :class:`siltstone.hash_store.older.Listed`. Views with the same types and secret; kept
+    :param drop_deletes: leave tombstones out, where nothing older than these stores is kept anywhere
+    :param below: the older stores that stay: a tombstone that hid a put in `stores` goes unless it hides one there, so
+        that each that is kept stands for one put below it. Without them all are kept
+    """
+
+    cdef list stores
     cdef OlderStores below
     cdef Cursor *cursors
+    cdef Source *sources
     cdef Work work
 
     def __cinit__(self):
         self.cursors = NULL
+        self.sources = NULL
 
-    def __init__(self, views, bint drop_deletes, OlderStores below):
+    def __init__(self, stores, *, bint drop_deletes=False, OlderStores below=None):
         cdef HashStoreView view
-        cdef HashStoreView first
-        self.views = list(views)
-        if not self.views:
+        cdef HashStoreView first = None
+        cdef Source *source
+        self.stores = [list(parts) for parts in stores]
+        if not self.stores:
             raise ValueError("no hash stores to merge")
-        first = self.views[0]
-        self.cursors = <Cursor *>calloc(len(self.views), sizeof(Cursor))
-        if self.cursors == NULL:
-            raise MemoryError(f"no memory to merge {len(self.views)} hash stores")
-        for i, view in enumerate(self.views):
-            if view.types is not first.types or (view.store.keys.k0, view.store.keys.k1) != (
-                    first.store.keys.k0, first.store.keys.k1):
-                raise ValueError("hash stores with other types of keys or another secret")
-            self.cursors[i].store = &view.store
-            self.cursors[i].entries = view.header.entries
-        self.work.cursors, self.work.count = self.cursors, <uint32_t>len(self.views)
+        if self.cursors != NULL:
+            raise RuntimeError("a merge begins once")
+        self.cursors = <Cursor *>calloc(len(self.stores), sizeof(Cursor))
+        self.sources = <Source *>calloc(sum([len(parts) for parts in self.stores]) + 1, sizeof(Source))
+        if self.cursors == NULL or self.sources == NULL:
+            raise MemoryError(f"no memory to merge {len(self.stores)} hash stores")
+        source = self.sources
+        for i, parts in enumerate(self.stores):
+            self.cursors[i].parts, self.cursors[i].count = source, <uint32_t>len(parts)
+            for view, least, entries, tombstones in parts:
+                first = view if first is None else first
+                if view.types is not first.types or (view.store.keys.k0, view.store.keys.k1) != (
+                        first.store.keys.k0, first.store.keys.k1):
+                    raise ValueError("hash stores with other types of keys or another secret")
+                if view.header.record_pages == 0:
+                    raise ValueError("a part of a hash store without entries")
+                source.store, source.first, source.entries, source.tombstones = &view.store, least, entries, tombstones
+                source += 1
+        self.work.cursors, self.work.count = self.cursors, <uint32_t>len(self.stores)
         self.work.drop_deletes = drop_deletes
         self.below = below
         self.work.below = NULL if below is None else &below.older
@@ -193,6 +281,7 @@ cdef class Merging:
 
     def __dealloc__(self):
         free(self.cursors)
+        free(self.sources)
 
     cdef int run(self, void (*part)(void *) noexcept nogil) except -1:
         cdef int failed
@@ -203,38 +292,50 @@ cdef class Merging:
         if not failed and not self.work.damaged:
             return 0
         cursor = &self.cursors[self.work.where]
-        view = self.views[self.work.where]
+        view = self.stores[self.work.where][min(cursor.part, cursor.count - 1)][0]
         if failed:
             raise unreadable(f"merging hash store {view.extent}")
-        if cursor.over:
-            raise view.damage(0, f"it has {cursor.seen} entries, not the {cursor.entries} that its header says")
+        if cursor.miscounted:
+            part_ = &cursor.parts[cursor.part]
+            raise view.damage(0, f"it has {cursor.seen} entries with {cursor.tombstones} tombstones, not"
+                                 f" {part_.entries} with {part_.tombstones}, as is said of it elsewhere")
         raise view.damage(cursor.page + FIRST_RECORD_PAGE, "damaged; it was durable")
 
-    def fill(self, uint8_t[::1] out not None):
-        """Write the next entries to `out`; how many bytes, 0 at the end."""
+    def slice(self, uint64_t entries, uint64_t entry_bytes, *, Py_ssize_t chunk_bytes=1 << 20):
+        """Yield the next entries in chunks of packed ones, at most so many of so many bytes, but for further ones of the
+        last hash; nothing where that is the end.
+
+        Each chunk is an array (n,) of uint8, n at most `chunk_bytes`, and the caller's own.
+        """
+        if chunk_bytes < ENTRY_MAX:
+            raise ValueError(f"chunks of {chunk_bytes} bytes: an entry may have {ENTRY_MAX}")
+        self.work.entries, self.work.entry_bytes = entries, entry_bytes
+        while True:
+            chunk = np.empty(chunk_bytes, np.uint8)
+            size = self.fill(chunk)
+            if not size:
+                return
+            yield chunk[:size]
+
+    cdef Py_ssize_t fill(self, uint8_t[::1] out) except -1:
         self.work.out, self.work.room, self.work.size = &out[0], out.shape[0], 0
         self.run(merge_guarded)
         return self.work.size
 
+    @property
+    def place(self):
+        """The hash from which on nothing was merged yet; None where all is."""
+        hashes = [self.cursors[i].hashed for i in range(self.work.count) if not self.cursors[i].over]
+        return min(hashes) if hashes else None
 
-def merge(views, *, bint drop_deletes=False, OlderStores below=None, Py_ssize_t chunk_bytes=1 << 20):
-    """Yield the newest entry of each key of some hash stores in chunks of packed entries, in ascending order.
-
-    Each chunk is an array (n,) of uint8, n at most `chunk_bytes`, and the caller's own. It takes a chunk and about
-    4.5 KiB a store; each page is verified as it is read. A record takes time in proportion to the number of stores.
-    DamageError where a page is damaged, MediumError where one cannot be read: what was yielded before is right.
-
-    :param views: HashStoreViews with the same types and secret, the newest first; kept until the end
-    :param drop_deletes: leave tombstones out, where nothing older than these stores is kept anywhere
-    :param below: the older stores that stay: a tombstone that hid a put in `views` goes unless it hides one there, so
-        that each that is kept stands for one put below it. Without them all are kept
-    """
-    if chunk_bytes < ENTRY_MAX:
-        raise ValueError(f"chunks of {chunk_bytes} bytes: an entry may have {ENTRY_MAX}")
-    merging = Merging(views, drop_deletes, below)
-    while True:
-        chunk = np.empty(chunk_bytes, np.uint8)
-        size = merging.fill(chunk)
-        if not size:
-            return
-        yield chunk[:size]
+    def left(self):
+        """What of each of the hash stores was not merged yet, in their order."""
+        found = []
+        for i in range(self.work.count):
+            cursor = &self.cursors[i]
+            if cursor.over:
+                found.append(Left(cursor.count, 0, 0))
+            else:
+                part = &cursor.parts[cursor.part]
+                found.append(Left(cursor.part, part.entries - cursor.seen + 1, part.tombstones - cursor.tombstones))
+        return found

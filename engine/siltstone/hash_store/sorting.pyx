@@ -204,6 +204,58 @@ def sort_entries(KeyTypes types not None, const uint8_t[::1] secret not None, st
         free(pairs)
 
 
+cdef class Sorted:
+    """Entries in the order of a hash store, taken in slices.
+
+    :param types: where keys lie in entries
+    :param secret: of their hashes [16 bytes]
+    :param stream: what `sort_entries` returned; kept, nobody may change it
+    """
+
+    cdef Table keys
+    cdef KeyTypes types
+    cdef object stream
+    cdef const uint8_t[::1] bytes_view
+    cdef Py_ssize_t at
+
+    def __init__(self, KeyTypes types not None, const uint8_t[::1] secret not None, stream):
+        memset(&self.keys, 0, sizeof(self.keys))
+        self.keys.key_offset, self.keys.key_size, self.keys.known = types.offset, types.size, types.known
+        self.keys.k0, self.keys.k1 = sip_load(&secret[0]), sip_load(&secret[8])
+        self.types, self.stream, self.bytes_view, self.at = types, stream, stream, 0
+
+    cdef uint64_t hash_at(self, Py_ssize_t at) noexcept nogil:
+        cdef int kind, key_size
+        cdef const uint8_t *key
+        if not keyed(&self.keys, &self.bytes_view[at], &kind, &key, &key_size):
+            return 0
+        return key_hash(self.keys.k0, self.keys.k1, kind, key, key_size)
+
+    @property
+    def place(self):
+        """The hash from which on nothing was taken yet; None where all is."""
+        return None if self.at == self.bytes_view.shape[0] else self.hash_at(self.at)
+
+    @property
+    def left(self):
+        """Bytes of the entries that were not taken yet."""
+        return self.bytes_view.shape[0] - self.at
+
+    def slice(self, uint64_t entries, uint64_t entry_bytes):
+        """Yield the next packed entries, at most so many of so many bytes, but for further ones of the last hash."""
+        cdef Py_ssize_t begin = self.at, before = self.at, at = self.at, size = self.bytes_view.shape[0]
+        with nogil:
+            while at < size and ((entries and self.bytes_view[at] <= entry_bytes) or (
+                    at > begin and self.hash_at(at) == self.hash_at(before))):
+                entries -= entries > 0
+                entry_bytes -= self.bytes_view[at] if self.bytes_view[at] < entry_bytes else entry_bytes
+                before = at
+                at += self.bytes_view[at]
+        self.at = at
+        if at > begin:
+            yield self.stream[begin:at]
+
+
 def cluster_entries(const uint8_t[::1] clusters not None, Py_ssize_t last_used):
     """The packed entries of whole, verified clusters of a sealed journal, without what closes them: (n,) uint8.
 

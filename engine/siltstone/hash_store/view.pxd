@@ -11,7 +11,8 @@ cdef class HashStoreView:
     cdef Store store
     cdef const uint8_t[::1] data
     cdef SealKey key
-    cdef uint8_t *private           # fences, bits of verified pages, cells of the filter
+    cdef uint8_t *private           # fences, bits of verified pages, cells of the filter; NULL: they are those of
+    cdef HashStoreView opened       # this one
     cdef readonly KeyTypes types
     cdef readonly object header
     cdef readonly object extent

@@ -104,7 +104,7 @@ cdef void copy_guarded(void *argument) noexcept nogil:
 
 
 cdef class HashStoreView:
-    """What one process sees of one hash store. Any number of threads may search it at once.
+    """What one process sees of one hash store, or of a part of one. Any number of threads may search it at once.
 
     Opening verifies the header, filter and fence pages and copies filter and fences to private memory; a record
     page is verified by the first search that comes to it. DamageError, naming cluster and offset, where a page is
@@ -153,6 +153,16 @@ cdef class HashStoreView:
 
     def __dealloc__(self):
         free(self.private)
+
+    def over(self, const uint8_t[::1] data not None):
+        """This view, but with another map of the same extent, such as one that is read in order; no page is read."""
+        cdef HashStoreView other = HashStoreView.__new__(HashStoreView)
+        if data.shape[0] != self.data.shape[0]:
+            raise ValueError(f"a map of {data.shape[0]} bytes, not {self.data.shape[0]}")
+        other.opened, other.store, other.data, other.key, other.types = self, self.store, data, self.key, self.types
+        other.header, other.extent, other.offset = self.header, self.extent, self.offset
+        other.store.base = &data[0]
+        return other
 
     cdef int take_private(self) except -1:
         """Copy fences and filter to private memory, with room for a bit of each record page before the filter."""
@@ -243,6 +253,11 @@ cdef class HashStoreView:
     def tombstones(self):
         """Entries that say of a key that it is deleted."""
         return self.header.tombstones
+
+    @property
+    def last_fence(self):
+        """The hash of the first entry of the last record page; None where there is none."""
+        return self.store.fences[self.store.pages - 1] if self.store.pages else None
 
     @property
     def clusters(self):

@@ -55,6 +55,7 @@ cdef enum:
     CHUNK = 64
     ENTRY_MAX = 254
     OLDER_MAX = 64              # hash stores of a shard
+    PARTS_MAX = 1024            # extents that they lie in
 
     TAIL_IN_LOG = 0       # the last cluster is where its number says
     TAIL_IN_MEMORY = 1    # it is the unwritten tail
@@ -90,27 +91,31 @@ cdef struct Header:
     uint64_t lives              # how many a journal was attached
     uint64_t slots              # that name something: a record, or a deletion that is remembered
 
-# A hash store of the shard, for those who look into the index from other processes.
+# A part of a hash store of the shard, for those who look into the index from other processes.
 cdef struct Listed:
     uint64_t offset             # of its extent in the volume [bytes]
     uint64_t length
     uint64_t generation
     uint32_t extent
-    uint32_t reserved
+    uint32_t store              # number of the hash store that it is a part of; 0 is the newest
+    uint64_t first              # entries with a smaller hash do not count
+    uint64_t entries            # that count
+    uint64_t tombstones         # among them
 
-# Those there are, newest first. An even sequence is the version of the list; 0: there never was any.
+# Those there are, the newest hash store first, of each its parts in the order of their hashes. An even sequence is the
+# version of the list; 0: there never was any.
 cdef struct OlderList:
     uint64_t sequence
     uint32_t count
     uint32_t reserved
-    Listed stores[OLDER_MAX]
+    Listed parts[PARTS_MAX]
 
 cdef enum:
-    ABI = 3                     # rises with every change of what lies in the memory, or where
+    ABI = 4                     # rises with every change of what lies in the memory, or where
     JOURNALS_AT = 4096
     TAIL_AT = 4096 + 64 * 1024
     OLDER_AT = 4096 + 64 * 1024 + 4096
-    SEGMENTS_AT = 4096 + 64 * 1024 + 2 * 4096
+    SEGMENTS_AT = 4096 + 64 * 1024 + 4096 + 15 * 4096
 
 # Where this process sees the extent of a journal. `life` says which journal `base` and `length` belong to: it is
 # cleared before they change and set after.

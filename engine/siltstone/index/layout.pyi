@@ -2,6 +2,7 @@ from typing_extensions import Buffer
 
 JOURNALS_MAX: int
 HASH_STORES_MAX: int
+HASH_STORE_PARTS_MAX: int
 JOURNAL_BYTES_MAX: int
 SLOT_BYTES: int
 

@@ -22,7 +22,7 @@ from siltstone.index.layout import JOURNAL_BYTES_MAX
 from siltstone.index.changes cimport apply_run, find_slot, remember_run, shrink
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
-    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, OLDER_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
+    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, PARTS_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
     TAIL_IN_SLOT, Header, Journal, OlderList, Table, Tally, begin_change, end_change, key_hash, store_release)
 from siltstone.index.living cimport Living, drop_run, living_run, move_run
 from siltstone.index.mapped cimport MappedIndex
@@ -191,16 +191,18 @@ cdef class LogIndex(MappedIndex):
         """Let lookups go on in hash stores where the index knows nothing of a key, in other processes too.
 
         :param older: a :class:`siltstone.hash_store.older.OlderStores` that was given to no index yet
-        :param listing: of each, newest first, (extent id, generation, offset, length) [bytes]
+        :param listing: of each of their parts what :class:`siltstone.hash_store.older.Listed` has, in its order
         """
         cdef OlderList *listed = self.table.listed
         cdef Py_ssize_t i
-        if len(listing) > OLDER_MAX:
-            raise ValueError(f"{len(listing)} hash stores; at most {OLDER_MAX}")
+        if len(listing) > PARTS_MAX:
+            raise ValueError(f"{len(listing)} parts of hash stores; at most {PARTS_MAX}")
         begin_change(&listed.sequence)
-        for i, (extent, generation, offset, length) in enumerate(listing):
-            listed.stores[i].extent, listed.stores[i].generation = extent, generation
-            listed.stores[i].offset, listed.stores[i].length = offset, length
+        for i, (extent, generation, offset, length, store, first, entries, tombstones) in enumerate(listing):
+            listed.parts[i].extent, listed.parts[i].generation = extent, generation
+            listed.parts[i].offset, listed.parts[i].length = offset, length
+            listed.parts[i].store, listed.parts[i].first = store, first
+            listed.parts[i].entries, listed.parts[i].tombstones = entries, tombstones
         listed.count = <uint32_t>len(listing)
         # The version that the list has when the change ends.
         older.attach(self, listed.sequence + 1)

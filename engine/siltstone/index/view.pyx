@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from siltstone.index.layout import JOURNAL_BYTES_MAX, layout_bytes
 
 from siltstone.index.layout cimport (
-    ABI, MAGIC, OLDER_MAX, Header, Journal, OlderList, load_acquire, load_half, load_relaxed, unchanged, wait_a_moment)
+    ABI, MAGIC, PARTS_MAX, Header, Journal, OlderList, load_acquire, load_half, load_relaxed, unchanged, wait_a_moment)
 from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.types cimport KeyTypes
 
@@ -20,8 +20,9 @@ cdef class IndexView(MappedIndex):
     :param secret: 16 bytes, the writer's
     :param segments: the writer's
     :param window_bytes: the writer's [bytes]
-    :param older: gets a list of hash stores, newest first, each (extent id, generation, offset, length) [bytes];
-        returns a :class:`siltstone.hash_store.older.OlderStores` of them, made for this call. As with `map`. Without it there must never be any
+    :param older: gets the parts of hash stores that are listed, of each what :class:`siltstone.hash_store.older.Listed`
+        has; returns a :class:`siltstone.hash_store.older.OlderStores` of them, made for this call. As with `map`.
+        Without it there must never be any
     :param map: gets (journal number, offset in the volume, length) [bytes]; returns the buffer of that extent, which
         is kept as long as a lookup may read it. What it is told comes out of the shared memory: it checks that the
         range is one that may be mapped. May be called by several threads at once.
@@ -95,9 +96,11 @@ cdef class IndexView(MappedIndex):
         while True:
             seen = load_acquire(&listed.sequence)
             count = load_half(&listed.count)
-            if not seen & 1 and count <= OLDER_MAX:
-                listing = [(load_half(&listed.stores[i].extent), load_relaxed(&listed.stores[i].generation),
-                            load_relaxed(&listed.stores[i].offset), load_relaxed(&listed.stores[i].length))
+            if not seen & 1 and count <= PARTS_MAX:
+                listing = [(load_half(&listed.parts[i].extent), load_relaxed(&listed.parts[i].generation),
+                            load_relaxed(&listed.parts[i].offset), load_relaxed(&listed.parts[i].length),
+                            load_half(&listed.parts[i].store), load_relaxed(&listed.parts[i].first),
+                            load_relaxed(&listed.parts[i].entries), load_relaxed(&listed.parts[i].tombstones))
                            for i in range(count)]
                 if unchanged(&listed.sequence, seen):
                     break
@@ -105,7 +108,7 @@ cdef class IndexView(MappedIndex):
                 # Whoever changes it does not come to the end: to wait again and again here helps nobody.
                 return False
         if self.open_older is None:
-            raise ValueError(f"the index lists {len(listing)} hash stores, and this view was told of no way to open any")
+            raise ValueError(f"the index lists {len(listing)} parts of hash stores, and this view was told of no way to open any")
         if self.older is not None and self.older.version == seen:
             return True
         try:

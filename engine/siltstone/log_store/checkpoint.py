@@ -27,6 +27,7 @@ from siltstone.format.seal import End, journal_seed
 from siltstone.index import segments
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.log_store.log_store import LogStore
+from siltstone.log_store.older_views import by_store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +136,8 @@ def fault_of(backend: Backend, uuid: bytes, extent: Extent) -> str | None:
 
 def older_of(store: LogStore) -> int:
     """What tells the hash stores of a shard from others."""
-    return digest_of([(extent.id, extent.generation) for extent in reversed(store.hash_stores)])
+    parts = [part for parts in reversed(by_store(store.hash_stores)) for part in parts]
+    return digest_of([(part.id, part.generation) for part in parts])
 
 
 class Restoring:

@@ -12,14 +12,14 @@ from siltstone.errors import LogStoreFullError, UnknownEntryTypeError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.seal import Position
 from siltstone.hash_store.older import OlderStores
-from siltstone.hash_store.view import FOUND, NOT_FOUND
+from siltstone.hash_store.view import FOUND
 from siltstone.index.layout import JOURNALS_MAX
 from siltstone.index.table import ABSENT, PUT, LogIndex
 from siltstone.journal.log_reader import LogReader
 from siltstone.log_store.deletions import Deletions, count_deletions
 from siltstone.log_store.entries import entries_of
 from siltstone.log_store.mirror import Mirror
-from siltstone.log_store.older_views import OlderViews, listed
+from siltstone.log_store.older_views import OlderViews, by_store, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -142,7 +142,7 @@ class LogStore:
     @property
     def memory(self) -> int:
         """Of the index, and of what is kept of the hash stores [bytes]."""
-        views: tuple[HashStoreView, ...] = self.index.older.views if self.index.older else ()
+        views: tuple[HashStoreView, ...] = self.index.older.parts if self.index.older else ()
         return self.index.bytes + sum(view.memory_bytes for view in views)
 
     # ---- journals
@@ -273,11 +273,11 @@ class LogStore:
 
     @property
     def hash_stores(self) -> tuple[Extent, ...]:
-        """Those that lookups go on in, newest first."""
+        """The parts of those that lookups go on in."""
         return tuple(self._hash_stores)
 
     def show_hash_stores(self, extents: Sequence[Extent]) -> None:
-        """Let lookups go on in these, newest first; DamageError where the filter of one is not as it was written.
+        """Let lookups go on in these parts of hash stores; DamageError where the filter of one is not as written.
 
         The writer's alone, like every change. From when it returns nobody begins to read in others.
         """
@@ -289,18 +289,23 @@ class LogStore:
         self.index.list_older(older, listing)
         self._hash_stores = list(extents)
 
-    def open_hash_stores(self, extents: Sequence[Extent]) -> None:
-        """Open these, newest first, as :meth:`show_hash_stores` will; its errors."""
-        self._older.open(listed(extents))
+    def open_hash_stores(self, extents: Sequence[Extent]) -> OlderStores:
+        """Open these, as :meth:`show_hash_stores` will; its errors."""
+        return self._older.open(listed(extents))
 
     def open_hash_store(self, extent: Extent) -> HashStoreView:
-        """One hash store by itself, whether lookups go on in it or not."""
-        return self._older.view(listed([extent])[0])
+        """A part of a hash store that lookups go on in, to read it in order."""
+        return self._older.to_read(extent)
 
-    def older_than(self, extent: Extent) -> OlderStores:
-        """Those that are older than one of those that lookups go on in."""
-        below = self._hash_stores.index(extent) + 1
-        return OlderStores(self.index.older.views[below:])
+    def older_than(self, order: int) -> OlderStores:
+        """The hash stores that are older than the one with this place in the replay."""
+        older: OlderStores = self.index.older
+        number = sum(parts[0].order >= order for parts in by_store(self._hash_stores))
+        return OlderStores(
+            (view, one._replace(store=one.store - number))
+            for view, one in zip(older.parts, older.listing, strict=True)
+            if one.store >= number
+        )
 
     def contains_many(self, kind: int, keys: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int]:
         """Which of the (n, size) keys are here, as (n,) bool; how many of those in hash stores alone, so that a
@@ -309,12 +314,9 @@ class LogStore:
         states = self.index.states_of(kind, keys)
         found: NDArray[np.bool_] = states == PUT
         indexed = int(found.sum())
-        # Newest first: the first store that knows anything of a key decides.
         left = np.flatnonzero(states == ABSENT)
-        for view in () if self.index.older is None else self.index.older.views:
-            known, _entries = view.find_many(kind, np.ascontiguousarray(keys[left]), 1)
-            found[left[known == FOUND]] = True
-            left = left[known == NOT_FOUND]
+        if self.index.older is not None:
+            found[left] = self.index.older.states_of(kind, np.ascontiguousarray(keys[left])) == FOUND
         return found, int(found.sum()) - indexed
 
     def drop(self, stream: NDArray[np.uint8], places: NDArray[uint64]) -> int:

@@ -8,7 +8,7 @@ found counts if the list is the same behind it.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from siltstone.hash_store.filter cimport Cells, expect_cells, may_hold
-from siltstone.hash_store.older cimport Older, find_older
+from siltstone.hash_store.older cimport Older, find_older, part_of
 from siltstone.hash_store.search cimport (
     KEY_ABSENT, KEY_PRESENT, PAGE_DAMAGED, Held, Store, expect_entry, expect_page, find)
 from siltstone.index.layout cimport CHUNK, Table, load_acquire, unchanged
@@ -25,6 +25,7 @@ cdef struct Missed:
     int keys[CHUNK]             # which of the chunk
     Older *older[CHUNK]
     uint64_t seen[CHUNK]        # the version of the list, for each
+    int64_t parts[CHUNK]        # of the store that is asked; -1: it has no such hash
     int64_t pages[CHUNK]
     Cells cells[CHUNK]
 
@@ -40,7 +41,7 @@ cdef inline bint open_older(Table *table, uint64_t *seen, Older **older) noexcep
 
 
 cdef inline InOlder ask_older(Table *table, uint64_t hashed, int kind, const uint8_t *key, int size, uint8_t *out,
-                              uint32_t *which, uint32_t *cluster) noexcept nogil:
+                              uint32_t *part, uint32_t *cluster) noexcept nogil:
     """What the hash stores say of one key: SOMEWHERE with the entry in `out`, which may be a tombstone."""
     cdef uint64_t seen
     cdef Older *older
@@ -49,7 +50,7 @@ cdef inline InOlder ask_older(Table *table, uint64_t hashed, int kind, const uin
         return OTHER_STORES
     if older == NULL:
         return NOWHERE
-    held = find_older(older, hashed, kind, key, size, out, which, cluster)
+    held = find_older(older, hashed, kind, key, size, out, part, cluster)
     if not unchanged(&table.listed.sequence, seen):
         return OTHER_STORES
     if held == PAGE_DAMAGED:
@@ -62,17 +63,20 @@ cdef inline void expect_level(Missed *missed, uint32_t level, const uint64_t *ha
     cdef Store *store
     cdef int i
     for i in range(missed.count):
+        missed.parts[i] = -1
         if missed.older[i].count > level:
-            expect_cells(&missed.older[i].stores[level].filter, hashes[missed.keys[i]], &missed.cells[i])
+            missed.parts[i] = part_of(missed.older[i], level, hashes[missed.keys[i]])
+            if missed.parts[i] >= 0:
+                expect_cells(&missed.older[i].parts[missed.parts[i]].filter, hashes[missed.keys[i]], &missed.cells[i])
     for i in range(missed.count):
         missed.pages[i] = -1
-        if missed.older[i].count > level:
-            store = missed.older[i].stores[level]
+        if missed.parts[i] >= 0:
+            store = missed.older[i].parts[missed.parts[i]]
             if may_hold(&store.filter, &missed.cells[i]):
                 missed.pages[i] = expect_page(store, hashes[missed.keys[i]])
     for i in range(missed.count):
         if missed.pages[i] >= 0:
-            expect_entry(missed.older[i].stores[level], missed.pages[i], hashes[missed.keys[i]])
+            expect_entry(missed.older[i].parts[missed.parts[i]], missed.pages[i], hashes[missed.keys[i]])
 
 
 cdef inline void keep_missed(Missed *missed, int into, int i) noexcept nogil:

@@ -31,7 +31,7 @@ cdef struct Query:
     InOlder older           # OTHER_STORES or DAMAGED_STORE
     uint32_t shard          # where
     uint32_t journal
-    uint32_t store
+    uint32_t part           # of a hash store
     uint32_t cluster
 
 
@@ -58,7 +58,7 @@ cdef inline void fill(Query *query, Py_ssize_t i, bint present, const uint8_t *e
 
 cdef inline bint search_older(Query *query, uint32_t shard, uint64_t hashed, const uint8_t *key, uint8_t *entry) noexcept nogil:
     """Look on in the hash stores of a shard, which has no answer itself; False where the query must stop."""
-    query.older = ask_older(query.tables[shard], hashed, query.kind, key, query.key_size, entry, &query.store,
+    query.older = ask_older(query.tables[shard], hashed, query.kind, key, query.key_size, entry, &query.part,
                             &query.cluster)
     return query.older <= SOMEWHERE
 
@@ -78,10 +78,10 @@ cdef inline bint answer_missed(Query *query, Missed *missed, const uint64_t *has
             key = missed.keys[i]
             held = KEY_ABSENT
             if missed.pages[i] >= 0:
-                held = find(missed.older[i].stores[level], missed.pages[i], hashes[key], query.kind,
+                held = find(missed.older[i].parts[missed.parts[i]], missed.pages[i], hashes[key], query.kind,
                             query.keys + key * query.key_size, query.key_size, entry, &query.cluster)
             if held == PAGE_DAMAGED:
-                query.shard, query.store = shards[key], level
+                query.shard, query.part = shards[key], <uint32_t>missed.parts[i]
                 same = unchanged(&query.tables[shards[key]].listed.sequence, missed.seen[i])
                 query.older = DAMAGED_STORE if same else OTHER_STORES
                 return False

@@ -237,7 +237,7 @@ cdef void get_many_guarded(void *argument) noexcept nogil:
         part.rows = query.rows + query.done * query.payload_size
         if not get_chunk(&part):
             query.stop, query.shard, query.journal, query.no_memory = part.stop, part.shard, part.journal, part.no_memory
-            query.older, query.store, query.cluster = part.older, part.store, part.cluster
+            query.older, query.part, query.cluster = part.older, part.part, part.cluster
             return
         query.done += part.count
 
@@ -368,4 +368,4 @@ cdef class Reader:
     cdef object damage(self, Query *query):
         """The error for a damaged page of a hash store."""
         older = (<MappedIndex>self.indexes[query.shard]).older
-        return (<OlderStores>older).damage(query.store, query.cluster)
+        return (<OlderStores>older).damage(query.part, query.cluster)

@@ -20,7 +20,15 @@ from siltstone.format.superblock import (
 from siltstone.shard import space
 from siltstone.shard.change_of_one import ChangeOfOne
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
-from siltstone.shard.cleaning_changes import Filled, Incarnate, Merge, Pack, Packed, TakeHashStore
+from siltstone.shard.cleaning_changes import (
+    Filled,
+    Incarnate,
+    Merge,
+    Narrowed,
+    Pack,
+    Packed,
+    TakeHashStore,
+)
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ __all__ = [
     "Incarnate",
     "JournalEnd",
     "Merge",
+    "Narrowed",
     "Pack",
     "Packed",
     "Reserve",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from siltstone.shard.shard import Shard
 
 #: part of what is copied that cleaning is to give, where it is not for deletions
-_WORTH = 1 / 16
+WORTH = 1 / 16
 #: clusters that cleaning looks through at once: as few as can be, so that little of a short extent stays empty
 PIECE_CLUSTERS = 1
 #: fewest bytes of a deletion: its header and a key of one byte
@@ -188,11 +188,11 @@ def worth_cleaning(
     superblock = shard.volume.superblock
     block = superblock.erase_block
     room = pieces(superblock, shard.number)
-    found = choose_any(candidates, room, block, worth=_WORTH if sparing else 0.0)
+    found = choose_any(candidates, room, block, worth=WORTH if sparing else 0.0)
     if found is not None:
         return found
     held = sum(each.extent.length for each in candidates)
-    least = max(space.first_size(block), int(_WORTH * held) if sparing else 0)
+    least = max(space.first_size(block), int(WORTH * held) if sparing else 0)
     if begun or held - _least_space(candidates, block) >= least:
         return choose_first(candidates, room, block)
     return None

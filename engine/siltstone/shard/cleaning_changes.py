@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import StateError
 from siltstone.format.constants import CLUSTER_SIZE
-from siltstone.format.superblock import CLOSED, EMPTY, KIND_HASH_STORE, Superblock
+from siltstone.format.superblock import CLOSED, EMPTY, KIND_HASH_STORE, Extent, Part, Superblock
 from siltstone.hash_store.extent import CLUSTERS_MAX
 from siltstone.shard import space
 from siltstone.shard.change_of_one import ChangeOfOne
@@ -87,15 +87,25 @@ class Pack(ChangeOfOne):
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A hash store that was filled, and the bytes of its extent that it needs, whole erase blocks."""
+    """A part of a hash store that was filled, and the bytes of its extent that it needs, whole erase blocks."""
 
     extent: int
     length: int
+    part: Part
 
     def publish(self, superblock: Superblock, shard: int, order: int) -> Superblock:
-        """The superblock in which it is a hash store of `shard`; what it does not need is free again."""
+        """The superblock in which it is part of a hash store of `shard`; what it does not need is free again."""
         filled = space.owned(superblock, shard, self.extent, EMPTY, KIND_HASH_STORE)
-        superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order))
+        if any(
+            each.order == order and each.part is not None and each.part.first == self.part.first
+            for each in superblock.hash_stores(shard)
+        ):
+            raise StateError(
+                f"shard {shard}: hash store {order} has a part from hash {self.part.first} on",
+                what=f"shard {shard}",
+                state="there",
+            )
+        superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order, part=self.part))
         return allocator.trim(superblock, self.extent, self.length)
 
 
@@ -104,13 +114,13 @@ class Incarnate(ChangeOfOne):
     """Let a hash store, and `packed` journals for what has no key, take the place of the oldest journals of `shard`.
 
     :param sources: those journals, all closed; freed
-    :param hash_store: filled; None where nothing of them has a key that counts
+    :param parts: of the hash store, filled; none where nothing of them has a key that counts
     :param passed: all older ones, in which nothing has a key; they stay
     """
 
     sources: tuple[int, ...]
     packed: tuple[Packed, ...]
-    hash_store: Filled | None
+    parts: tuple[Filled, ...]
     passed: tuple[int, ...] = ()
 
     def __call__(self, superblock: Superblock) -> Superblock:
@@ -127,36 +137,71 @@ class Incarnate(ChangeOfOne):
                 state="not the oldest",
             )
         superblock = Pack(self.shard, self.sources, self.packed)(superblock)
-        if self.hash_store is None:
-            return superblock
-        return self.hash_store.publish(superblock, self.shard, max(extent.order for extent in oldest))
+        for part in self.parts:
+            superblock = part.publish(superblock, self.shard, max(extent.order for extent in oldest))
+        return space.with_reserve_of_free(superblock, self.shard)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """A part of a hash store of which some was merged, and what is left of it."""
+
+    extent: int
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
 class Merge(ChangeOfOne):
-    """Let one hash store take the place of `sources`, neighbouring hash stores of `shard`, and free those.
+    """Let `merged` take the place of what some neighbouring hash stores of `shard` have of its hashes.
 
-    :param merged: filled; None where nothing of them is left, or they are given up
+    :param order: place of the newest of these hash stores in the replay; `merged` becomes a part of that
+    :param freed: parts of which nothing is left
+    :param narrowed: one part of each store at most, of which something is left
+    :param merged: filled; None where nothing comes of it, or all is given up
     """
 
-    sources: tuple[int, ...]
+    order: int
+    freed: tuple[int, ...]
+    narrowed: tuple[Narrowed, ...]
     merged: Filled | None
 
     def __call__(self, superblock: Superblock) -> Superblock:
-        found = [
-            space.owned(superblock, self.shard, number, CLOSED, KIND_HASH_STORE) for number in self.sources
-        ]
-        numbers = [extent.id for extent in superblock.hash_stores(self.shard)]
-        oldest = min(map(numbers.index, self.sources), default=0)
-        if not found or sorted(numbers[oldest : oldest + len(found)]) != sorted(self.sources):
+        touched = self._touched(superblock)
+        for number in self.freed:
+            superblock = allocator.give(superblock, number)
+        superblock = superblock.with_extents(
+            *(replace(touched[one.extent], part=one.part) for one in self.narrowed)
+        )
+        if self.merged is not None:
+            superblock = self.merged.publish(superblock, self.shard, self.order)
+        return space.with_reserve_of_free(superblock, self.shard)
+
+    def _touched(self, superblock: Superblock) -> dict[int, Extent]:
+        """The parts that it is about, by id; StateError where they do not go together."""
+        numbers = [*self.freed, *(one.extent for one in self.narrowed)]
+        touched = {
+            number: space.owned(superblock, self.shard, number, CLOSED, KIND_HASH_STORE) for number in numbers
+        }
+        orders = {part.order for part in superblock.hash_stores(self.shard)}
+        changed = {part.order for part in touched.values()}
+        between = {order for order in orders if changed and min(changed) <= order <= self.order}
+        if (
+            not touched
+            or len(touched) != len(numbers)
+            or not changed <= between <= changed | {self.order}
+            or self.order not in orders
+        ):
             raise StateError(
-                f"shard {self.shard}: hash stores {list(self.sources)} are no neighbours",
+                f"shard {self.shard}: parts {numbers} of hash stores are no neighbours up to {self.order}",
                 what=f"shard {self.shard}",
                 state="no neighbours",
             )
-        for source in found:
-            superblock = allocator.give(superblock, source.id)
-        if self.merged is not None:
-            order = max(source.order for source in found)
-            superblock = self.merged.publish(superblock, self.shard, order)
-        return space.with_reserve_of_free(superblock, self.shard)
+        for one in self.narrowed:
+            before = touched[one.extent].part
+            if before is None or one.part.entries > before.entries or one.part.tombstones > before.tombstones:
+                raise StateError(
+                    f"extent {one.extent} has {before}, of which {one.part} cannot be left",
+                    what=f"extent {one.extent}",
+                    state="more than there was",
+                )
+        return touched

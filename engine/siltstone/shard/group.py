@@ -56,7 +56,7 @@ class ShardGroup:
         self._flush_lock = threading.Lock()
         self._attempts = Attempts(volume)
         self.upkeep = Upkeep(
-            self.shards, volume, self.flush, self._flush_lock, self._attempts, on_full or OnFull()
+            self.shards, volume, self.flush, self._flush_lock, self._attempts, on_full or OnFull(), wake
         )
 
     # ---- writing

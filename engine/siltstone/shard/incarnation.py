@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import CLOSED
-from siltstone.hash_store.sorting import sort_entries
+from siltstone.hash_store.sorting import Sorted, sort_entries
 from siltstone.index.table import NO_PLACE
 from siltstone.log_store.deletions import entry_mask
 from siltstone.shard.changes import Incarnate
 from siltstone.shard.choosing import Run
-from siltstone.shard.filling import fill_hash_store, filled, give_back
+from siltstone.shard.filling import Amount, fill_part, filled, give_back
 from siltstone.shard.packing import Packing
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Incarnation(Packing):
         super().__init__(shard, oldest.run, flush)
         self._passed = oldest.passed
         self._keyed: list[_Dropped] = []
-        self._hash_store: Extent | None = None
+        self._parts: list[Extent] = []
 
     def carry_out(self) -> None:
         """As :meth:`Packing.carry_out`, into a hash store."""
@@ -140,27 +140,34 @@ class Incarnation(Packing):
             drop_deletes=drop_deletes,
         )
         entries = sum(len(piece.places) for piece in self._keyed)
-        self._hash_store = fill_hash_store(
-            shard, [sorted_entries], entries, len(sorted_entries), self._largest
-        )
+        order = max(source.order for source in self._run.sources)
+        source = Sorted(shard.store.types, shard.volume.superblock.uuid, sorted_entries)
+        left = len(sorted_entries)
+        while source.place is not None:
+            first = source.place if self._parts else 0
+            part = fill_part(shard, source, Amount(entries, left, self._largest), order, first)
+            assert part is not None
+            assert part.part is not None
+            self._parts.append(part)
+            entries -= part.part.entries
+            left = source.left
 
     def _make_durable(self) -> None:
         self._fill()
         super()._make_durable()
-        if self._hash_store is not None:
-            # Here, where it can still be given up: what is amiss with it, and whether there are too many.
-            self._shard.store.open_hash_stores((self._hash_store, *self._shard.store.hash_stores))
+        # Here, where it can still be given up: what is amiss with it, and whether there are too many.
+        self._shard.store.open_hash_stores((*self._parts, *self._shard.store.hash_stores))
 
     def _give_up(self) -> None:
         super()._give_up()
-        if self._hash_store is not None:
-            give_back(self._shard, self._hash_store)
+        for part in self._parts:
+            give_back(self._shard, part)
 
     def _switch(self) -> None:
         shard, store = self._shard, self._shard.store
-        if self._hash_store is not None:
+        if self._parts:
             with shard.lock:
-                store.show_hash_stores((self._hash_store, *store.hash_stores))
+                store.show_hash_stores((*self._parts, *store.hash_stores))
         for piece in self._keyed:
             with shard.lock:
                 store.drop(piece.stream, piece.places)
@@ -174,7 +181,7 @@ class Incarnation(Packing):
                 shard.number,
                 tuple(source.id for source in self._run.sources),
                 packed,
-                filled(self._hash_store),
+                tuple(map(filled, self._parts)),
                 tuple(journal.id for journal in self._passed),
             )
         )

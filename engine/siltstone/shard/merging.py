@@ -2,23 +2,33 @@
 
 Each merge takes stores of about one size to one that is some times larger: a record is merged as often as the
 logarithm of the data says. The oldest of all loses its deletions, since nothing is older.
+
+It is done in slices, from the smallest hash on. What a slice has written becomes a part of the newest of the stores,
+durably, and of the parts that it was made from those go of which nothing is left. So a merge takes a few parts of
+space and of memory, however large the stores are; and one that was cut off goes on where it was, also after a crash:
+the others of its stores begin behind hash 0 as long as it lasts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from siltstone.format.superblock import CLOSED
-from siltstone.hash_store.merging import merge
-from siltstone.index.layout import HASH_STORES_MAX
-from siltstone.shard.changes import Merge
-from siltstone.shard.filling import Unflushed, fill_hash_store, filled, give_back, switching
+from siltstone.errors import DiskFullError, StateError
+from siltstone.format.superblock import Part
+from siltstone.hash_store.merging import Merging
+from siltstone.index.layout import HASH_STORE_PARTS_MAX, HASH_STORES_MAX
+from siltstone.log_store.older_views import by_store, first_hash
+from siltstone.shard.changes import Merge, Narrowed
+from siltstone.shard.filling import Amount, Unflushed, fill_part, filled, give_back, switching
+from siltstone.shard.space import TIER_WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from siltstone.format.superblock import Extent, Superblock
+    from siltstone.format.superblock import Extent
+    from siltstone.hash_store.merging import Left
+    from siltstone.hash_store.view import HashStoreView
     from siltstone.shard.shard import Shard
 
 #: hash stores of a shard in a window over the newest records, unless told otherwise
@@ -40,12 +50,13 @@ class OnFull:
     hash_stores_max: int = HASH_STORES_MAX_DEFAULT
 
 
-#: so many neighbours of one size are merged
-TIER_WIDTH = 4
 #: where a shard has so many, some are merged before there is one more; a whole one has three of a size
 MANY = HASH_STORES_MAX // 2
 #: hash stores of up to so many bytes are all of the lowest size
 _LOWEST_BYTES = 1 << 20
+
+#: the parts of a hash store, in the order of their hashes
+Store = tuple["Extent", ...]
 
 
 def tier(length: int) -> int:
@@ -57,74 +68,136 @@ def tier(length: int) -> int:
     return found
 
 
-def choose_merge(newest_first: Sequence[Extent]) -> tuple[Extent, ...]:
+def choose_merge(newest_first: Sequence[Store], *, everything: bool = False) -> tuple[Store, ...]:
     """Neighbours that are to be merged, newest first; () where none are.
 
-    The newest ones of one size, where they are enough; an older one that is smaller counts as large as those that
-    are newer. So there are never more than TIER_WIDTH - 1 of a size, whatever sizes come in whatever order.
+    Those that a merge is not through with, if there are any. Else the newest ones of one size, where they are enough;
+    an older one that is smaller counts as large as those that are newer. So there are never more than TIER_WIDTH - 1 of
+    a size, whatever sizes come in whatever order.
+
+    :param everything: whatever sizes they have, until there is but one
     """
+    begun = [number for number, parts in enumerate(newest_first) if first_hash(parts[0]) > 0]
+    if begun:
+        start = begun[-1]
+        while start > 0 and first_hash(newest_first[start][0]) > 0:
+            start -= 1
+        return tuple(newest_first[start : begun[-1] + 1])
+    if everything:
+        return tuple(newest_first[:TIER_WIDTH]) if len(newest_first) > 1 else ()
     size = 0
-    run: list[Extent] = []
-    for extent in newest_first:
-        if tier(extent.length) > size:
-            size, run = tier(extent.length), []
-        run.append(extent)
+    run: list[Store] = []
+    for parts in newest_first:
+        length = sum(part.length for part in parts)
+        if tier(length) > size:
+            size, run = tier(length), []
+        run.append(parts)
         if len(run) == TIER_WIDTH:
             return tuple(run)
     return ()
 
 
-def merge_hash_stores(shard: Shard, sources: Sequence[Extent]) -> None:
-    """Merge neighbouring hash stores of a shard, newest first; durable when it returns.
+def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
+    """Merge what comes next of neighbouring hash stores of a shard, newest first; durable when it returns.
 
-    DiskFullError where there is no space for the new one beside the old, DamageError where one is not as it was
-    written: nothing is changed then.
+    DiskFullError where there is no space for it beside the old, DamageError where one is not as it was written:
+    nothing is changed then.
     """
     store = shard.store
     before = store.hash_stores
-    views = [store.open_hash_store(source) for source in sources]
-    drop_deletes = before[-1] in sources
-    unflushed = Unflushed(shard.volume)
-    merged = fill_hash_store(
-        shard,
-        merge(views, drop_deletes=drop_deletes, below=store.older_than(sources[-1])),
-        sum(view.header.entries for view in views),
-        sum(view.header.entry_bytes for view in views),
-        max((view.header.largest_entry for view in views), default=0) or 2,
+    order, oldest = stores[0][0].order, stores[-1][0].order
+    begin = sorted(first_hash(parts[0]) for parts in stores)[min(1, len(stores) - 1)]
+    # What lies before is in one of them alone: merged already.
+    sources = [[part for part in parts if first_hash(part) >= begin] for parts in stores]
+    for part in (part for parts in stores for part in parts if first_hash(part) < begin):
+        if (store.open_hash_store(part).last_fence or 0) >= begin:
+            raise StateError(
+                f"shard {shard.number}: part {part.id} of a hash store has more than what was merged already",
+                what=f"extent {part.id}",
+                state="merged in part",
+            )
+    if len(before) >= HASH_STORE_PARTS_MAX:
+        raise DiskFullError(
+            f"shard {shard.number}: {len(before)} parts of hash stores, at most {HASH_STORE_PARTS_MAX}",
+            url=shard.volume.backend.url,
+        )
+    views = [[store.open_hash_store(part) for part in parts] for parts in sources]
+    merging = Merging(
+        [
+            [(view, *(part.part or ())) for view, part in zip(opened, parts, strict=True)]
+            for opened, parts in zip(views, sources, strict=True)
+        ],
+        drop_deletes=all(part.order >= oldest for part in before),
+        below=store.older_than(oldest),
     )
-    at = before.index(sources[0])
-    left = (*before[:at], *(() if merged is None else (merged,)), *before[at + len(sources) :])
+    unflushed = Unflushed(shard.volume)
+    merged = fill_part(shard, merging, _amount_of(views, sources), order, begin)
+    freed, narrowed = _taken(sources, merging.left(), merging.place)
+    changed = {part.id for part in (*freed, *narrowed)}
+    left = [part for part in before if part.id not in changed] + narrowed
     try:
         unflushed.flush()
         shard.check()
         # Here, where it can still be given up: what is amiss with the new one.
+        left += [] if merged is None else [merged]
         store.open_hash_stores(left)
     except BaseException:
         if merged is not None:
             give_back(shard, merged)
         raise
-    replace(shard, left, sources, merged)
+    replace_parts(
+        shard,
+        left,
+        Merge(
+            shard.number,
+            order,
+            tuple(part.id for part in freed),
+            tuple(Narrowed(part.id, part.part) for part in narrowed if part.part is not None),
+            None if merged is None else filled(merged),
+        ),
+    )
+
+
+def _amount_of(views: Sequence[Sequence[HashStoreView]], sources: Sequence[Sequence[Extent]]) -> Amount:
+    """What there is in some parts at most."""
+    headers = [view.header for opened in views for view in opened]
+    return Amount(
+        sum(part.part.entries for parts in sources for part in parts if part.part is not None),
+        sum(header.entry_bytes for header in headers),
+        max((header.largest_entry for header in headers), default=0) or 2,
+    )
+
+
+def _taken(
+    sources: Sequence[Sequence[Extent]], lefts: Sequence[Left], place: int | None
+) -> tuple[list[Extent], list[Extent]]:
+    """Of which parts nothing is left, and of each store the one where the next slice begins, as it is then."""
+    freed: list[Extent] = []
+    narrowed: list[Extent] = []
+    for parts, left in zip(sources, lefts, strict=True):
+        freed += parts[: left.part]
+        for part in parts[left.part :][:1]:
+            assert place is not None
+            # At one hash in all of them, also where one has nothing before a greater one.
+            narrowed.append(replace(part, part=Part(place, left.entries, left.tombstones)))
+    return freed, narrowed
 
 
 def drop_oldest(shard: Shard) -> bool:
     """Give up the oldest hash store of a shard and what it holds; False where there is none."""
-    before = shard.store.hash_stores
-    if not before:
+    stores = by_store(shard.store.hash_stores)
+    if not stores:
         return False
-    replace(shard, before[:-1], before[-1:], None)
+    left = [part for parts in stores[:-1] for part in parts]
+    gone = stores[-1]
+    change = Merge(shard.number, gone[0].order, tuple(part.id for part in gone), (), None)
+    replace_parts(shard, left, change)
     return True
 
 
-def replace(shard: Shard, left: Sequence[Extent], sources: Sequence[Extent], merged: Extent | None) -> None:
-    """Let lookups go on in what is left, newest first, and then the superblock say so."""
-    change = Merge(shard.number, tuple(source.id for source in sources), filled(merged))
+def replace_parts(shard: Shard, left: Sequence[Extent], change: Merge) -> None:
+    """Let lookups go on in what is left, and then the superblock say so."""
     with switching(shard):
         with shard.lock:
             shard.store.show_hash_stores(left)
         shard.volume.publish(change)
-
-
-def closed_bytes(superblock: Superblock, shard: int) -> int:
-    """Bytes of the closed journals and hash stores of a shard."""
-    extents = (*superblock.hash_stores(shard), *superblock.journals(shard))
-    return sum(extent.length for extent in extents if extent.state == CLOSED)

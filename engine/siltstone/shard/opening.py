@@ -159,7 +159,7 @@ def open_shards_read_only(
     meter = Meter(volume.superblock, options.progress)
 
     def one(plan: _Plan) -> LogStore:
-        plan.store.show_hash_stores(volume.superblock.hash_stores(plan.number)[::-1])
+        plan.store.show_hash_stores(volume.superblock.hash_stores(plan.number))
         if plan.covering is not None:
             plan.covering.begin(plan.store)
         for extent in volume.superblock.journals(plan.number):
@@ -343,7 +343,7 @@ def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOption
     def one(plan: _Plan) -> Shard:
         shard = Shard(plan.number, volume, plan.store, plan.fresh)
         # Before the replay: what is deleted in the journals must be remembered where a hash store has it.
-        plan.store.show_hash_stores(superblock.hash_stores(plan.number)[::-1])
+        plan.store.show_hash_stores(superblock.hash_stores(plan.number))
         plan.covering = begin_restoring(plan.store, plan.covering, superblock.journals(plan.number))
         for extent in superblock.journals(plan.number):
             fresh = plan.fresh is not None and extent.id == plan.fresh.extent.id

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
+from siltstone.shard.space import closed_bytes
+from siltstone.volume.allocator import round_to_erase_blocks
 
 if TYPE_CHECKING:
     from siltstone.format.superblock import Superblock
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
 _PARTS: Final = 8
 #: beside which what is kept for deletions is no larger than a journal may be
 _SIZE_MAX: Final = JOURNAL_SIZE_MAX // 2
+#: a part of a hash store takes at most one in so many of what its shard uses: merging takes some parts of space
+_STORE_PARTS: Final = 64
+#: or one in so many, where there are so many shards that the superblock could not list them
+_STORE_PARTS_MIN: Final = 16
+_STORE_PARTS_OF_ALL: Final = 2048
+#: parts become no larger than a journal, so that building one takes little memory, until there are so many
+_STORE_PARTS_MAX: Final = 768
+_ERASE_BLOCKS_MIN: Final = 2
+
+
+def part_size(superblock: Superblock, number: int) -> int:
+    """Most bytes that a part of a new hash store of this shard should have, whole erase blocks."""
+    used = closed_bytes(superblock, number)
+    parts = min(_STORE_PARTS, max(_STORE_PARTS_MIN, _STORE_PARTS_OF_ALL // superblock.shards))
+    size = max(min(used // parts, JOURNAL_SIZE_MAX), used // _STORE_PARTS_MAX)
+    block = superblock.erase_block
+    return max(_ERASE_BLOCKS_MIN * block, round_to_erase_blocks(size, block))
 
 
 def next_size(superblock: Superblock, store: LogStore, journal: SealedJournal) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import StateError
 from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import (
+    CLOSED,
     EMPTY,
     KIND_CHECKPOINT,
     KIND_FREE,
@@ -20,6 +21,9 @@ from siltstone.volume import allocator
 
 if TYPE_CHECKING:
     from siltstone.format.seal import End
+
+#: so many neighbouring hash stores of one size are merged
+TIER_WIDTH: Final = 4
 
 
 def first_size(erase_block: int) -> int:
@@ -66,22 +70,43 @@ def largest_journal(superblock: Superblock, shard: int) -> int:
     return max((each.length for each in extents if each.state != EMPTY), default=0)
 
 
+def closed_bytes(superblock: Superblock, shard: int) -> int:
+    """Bytes of the closed journals and hash stores of a shard."""
+    extents = (*superblock.hash_stores(shard), *superblock.journals(shard))
+    return sum(extent.length for extent in extents if extent.state == CLOSED)
+
+
+def merge_bytes(superblock: Superblock, shard: int) -> int:
+    """Bytes that merging any TIER_WIDTH neighbouring hash stores of a shard takes at most beside what they have.
+
+    Of each one part that is merged in part, and the part that is being written; but never more than all of them.
+    """
+    lengths = [part.length for part in superblock.hash_stores(shard)]
+    return min((TIER_WIDTH + 1) * max(lengths, default=0), sum(lengths))
+
+
+def cleaning_bytes(superblock: Superblock, shard: int) -> int:
+    """Bytes that are kept so that the journals and hash stores of a shard can be written anew on a full volume."""
+    return max(largest_journal(superblock, shard), merge_bytes(superblock, shard))
+
+
 def reserve_size(superblock: Superblock, shard: int) -> int:
     """Bytes that are to be kept for a shard, so that it can be opened, deleted from and cleaned on a full volume.
 
-    As much as its largest journal, into which what is alive in any of them can be copied; beside that half as much
-    for deletions; a first journal at least.
+    As much as its largest journal, into which what is alive in any of them can be copied, or as merging its hash stores
+    takes; beside that half as much as the journal for deletions; a first journal at least.
     """
     first = first_size(superblock.erase_block)
     largest = largest_journal(superblock, shard)
     room = max(first, allocator.round_to_erase_blocks(largest // 2, superblock.erase_block))
-    return min(largest + room, JOURNAL_SIZE_MAX) if largest else first
+    needed = min(largest + room, JOURNAL_SIZE_MAX) if largest else first
+    return max(needed, merge_bytes(superblock, shard) + room)
 
 
 def room_for_deletions(superblock: Superblock, shard: int) -> int:
     """Bytes in one piece of what is kept for a shard that deletions may take; what cleaning needs remains."""
     kept = allocator.reserves_of(superblock, shard)
-    spared = sum(each.length for each in kept) - largest_journal(superblock, shard)
+    spared = sum(each.length for each in kept) - cleaning_bytes(superblock, shard)
     return max(0, min(spared, kept[0].length if kept else 0))
 
 
@@ -95,10 +120,11 @@ def with_reserve(superblock: Superblock, shard: int) -> Superblock:
             return superblock  # no larger piece is to be had
     superblock = with_reserve_of_free(superblock, shard)
     missing = size - allocator.reserved_bytes(superblock, shard)
-    if missing <= 0:
-        return superblock
-    superblock, extent = allocator.take(superblock, missing)
-    return allocator.reserve(superblock.with_extents(extent), extent.id, shard)
+    while missing > 0:
+        superblock, extent = allocator.take(superblock, min(missing, JOURNAL_SIZE_MAX))
+        superblock = allocator.reserve(superblock.with_extents(extent), extent.id, shard)
+        missing -= extent.length
+    return superblock
 
 
 def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
@@ -118,7 +144,7 @@ def with_reserve_of_free(superblock: Superblock, shard: int) -> Superblock:
         free = max((each.length for each in anew.extents if each.kind == KIND_FREE), default=0)
         if free == 0:
             break
-        anew, extent = allocator.take(anew, min(missing, free))
+        anew, extent = allocator.take(anew, min(missing, free, JOURNAL_SIZE_MAX))
         anew = allocator.reserve(anew.with_extents(extent), extent.id, shard)
         missing -= extent.length
     return anew if _rank(anew, shard, size) > _rank(superblock, shard, size) else superblock

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import CLOSED
+from siltstone.log_store.older_views import by_store
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
-from siltstone.shard.choosing import candidates_of, choose, worth_cleaning
+from siltstone.shard.choosing import WORTH, candidates_of, choose, worth_cleaning
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
-from siltstone.shard.merging import MANY, OnFull, choose_merge, closed_bytes, drop_oldest, merge_hash_stores
+from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_slice
 from siltstone.shard.packing import Cleaning, Packing
 from siltstone.shard.rolling import freeze
+from siltstone.shard.space import closed_bytes, first_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from siltstone.shard.attempts import Attempts
     from siltstone.shard.choosing import Run
+    from siltstone.shard.incarnation import Oldest
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
 
@@ -49,6 +52,7 @@ class Upkeep:
     :param flush_lock: who holds it flushes or rolls; taken after `lock`
     :param attempts: what is tried unattended
     :param on_full: what becomes of old records when there is no room for new ones
+    :param wake: called where a tick should come soon
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Upkeep:
         flush_lock: threading.Lock,
         attempts: Attempts,
         on_full: OnFull,
+        wake: Callable[[], None],
     ) -> None:
         self.lock = threading.Lock()
         self._shards: Mapping[int, Shard] = shards
@@ -67,6 +72,7 @@ class Upkeep:
         self._flush_lock = flush_lock
         self._attempts = attempts
         self._on_full = on_full
+        self._wake = wake
         #: by shard the place in the replay up to which somebody waits for everything to be incarnated
         self._until: dict[int, int] = {}
 
@@ -119,6 +125,7 @@ class Upkeep:
             # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
             until = self._volume.ports.clock() + CLEAN_SECONDS if end is None else end
             ways.append(partial(self.clean, sparing=not deletes, end=until))
+            ways.append(partial(self.condense, sparing=not deletes, end=until))
         for free in ways:
             for shard in shards:
                 try:
@@ -199,28 +206,67 @@ class Upkeep:
             return False
         # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
         if self._on_full.drops_oldest:
-            while len(shard.store.hash_stores) >= self._on_full.hash_stores_max:
+            while len(by_store(shard.store.hash_stores)) >= self._on_full.hash_stores_max:
                 drop_oldest(shard)
         else:
-            while len(shard.store.hash_stores) >= MANY and self._merge(shard, everything=False):
+            while len(by_store(shard.store.hash_stores)) >= MANY and self._merge(shard, everything=False):
                 pass
-        Incarnation(shard, oldest, lambda: self._flush(only=[shard])).carry_out()
-        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
+        try:
+            self._carry_out(shard, oldest)
+        except DiskFullError:
+            # There is always space for what one journal holds, unless a crash took some.
+            one = choose_oldest(shard, until=until, bytes_max=0)
+            if one is None or one.run.sources == oldest.run.sources:
+                raise
+            self._carry_out(shard, one)
         return True
 
+    def _carry_out(self, shard: Shard, oldest: Oldest) -> None:
+        Incarnation(shard, oldest, lambda: self._flush(only=[shard])).carry_out()
+        _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
+
     def merge(self, shard: Shard, *, everything: bool = False) -> bool:
-        """Merge hash stores of a shard, those of one size or everything; False where there is nothing to merge."""
+        """Merge one slice of hash stores of a shard, those of one size or any; False where there is nothing to merge.
+
+        Others get their turn between two slices.
+        """
         with self.lock:
             return self._merge(shard, everything=everything)
 
     def _merge(self, shard: Shard, *, everything: bool) -> bool:
-        stores = shard.store.hash_stores
-        sources = stores if everything and len(stores) > 1 else choose_merge(stores)
-        if not sources:
+        stores = choose_merge(by_store(shard.store.hash_stores), everything=everything)
+        if not stores:
             return False
-        merge_hash_stores(shard, sources)
-        _log.debug("shard %s: merged %s", shard.number, [source.id for source in sources])
+        merge_slice(shard, stores)
+        _log.debug("shard %s: merged a slice of %s", shard.number, [parts[0].order for parts in stores])
         return True
+
+    def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
+        """Merge the hash stores of a shard into one until that gives space; False where it does not.
+
+        Deletions that are in journals yet become part of a hash store for that.
+
+        :param sparing: that only where they give no small part of what must be copied for it
+        :param end: when to give up: somebody waits, and the next one goes on where this one ends
+        """
+        with self.lock:
+            before = closed_bytes(self._volume.superblock, shard.number)
+            while self._volume.ports.clock() < end:
+                if not self._merge(shard, everything=True) and not (
+                    self._deletions_are_worth(shard, sparing=sparing) and self._incarnate(shard)
+                ):
+                    return False
+                if closed_bytes(self._volume.superblock, shard.number) < before:
+                    return True
+            return False
+
+    def _deletions_are_worth(self, shard: Shard, *, sparing: bool) -> bool:
+        """Whether what journals delete of the hash stores of a shard takes so much space there."""
+        parts = self._volume.superblock.hash_stores(shard.number)
+        length = sum(each.length for each in parts)
+        entries = sum(each.part.entries for each in parts if each.part is not None)
+        least = max(first_size(self._volume.superblock.erase_block), int(WORTH * length) if sparing else 0)
+        return entries > 0 and length * shard.store.index.tombstones // entries >= least
 
     def drop_oldest(self, shard: Shard) -> bool:
         """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""
@@ -236,9 +282,11 @@ class Upkeep:
     def _limit(self, shard: Shard) -> None:
         """Keep hash stores few: merge them, or give up the oldest."""
         if not self._on_full.drops_oldest:
-            self.merge(shard)
+            if self.merge(shard):
+                # The next slice soon, but what else is due has its turn before.
+                self._wake()
             return
-        while len(shard.store.hash_stores) > self._on_full.hash_stores_max:
+        while len(by_store(shard.store.hash_stores)) > self._on_full.hash_stores_max:
             self.drop_oldest(shard)
 
     def checkpoint(self, shards: Sequence[Shard]) -> None:
@@ -273,8 +321,8 @@ class Upkeep:
             if not self.incarnate(shard, until=until):
                 if self._on_full.drops_oldest:
                     self._limit(shard)
-                else:
-                    self.merge(shard, everything=True)
+                elif self.merge(shard, everything=True):
+                    return True
                 self._until.pop(number, None)
             return True
         return False
