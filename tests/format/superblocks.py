@@ -15,10 +15,12 @@ from siltstone.format.superblock import (
     EMPTY,
     KIND_CHECKPOINT,
     KIND_FREE,
+    KIND_HASH_STORE,
     KIND_JOURNAL,
     KIND_RESERVE,
     SHARDS_MAX,
     Extent,
+    Part,
     RecordedType,
     Superblock,
     first_extent_offset,
@@ -61,6 +63,15 @@ def ends(draw, length: int) -> End:
 
 
 @st.composite
+def parts(draw, length: int, firsts: set[int]) -> Part:
+    """What counts of a hash store, from a hash that is not in `firsts` yet."""
+    first = draw(st.integers(0, 2**64 - 1).filter(lambda hashed: hashed not in firsts))
+    firsts.add(first)
+    entries = draw(st.integers(1, length))
+    return Part(first, entries, draw(st.integers(0, entries)))
+
+
+@st.composite
 def superblocks(draw) -> Superblock:
     erase_block = 1 << draw(st.integers(16, 25))
     shards = draw(st.integers(1, SHARDS_MAX))
@@ -74,10 +85,13 @@ def superblocks(draw) -> Superblock:
     orders = iter(
         draw(st.lists(st.integers(0, COUNT_MAX), unique=True, min_size=len(ids), max_size=len(ids)))
     )
+    firsts: set[int] = set()
     for number in ids:
         offset += erase_block * draw(st.integers(0, 3))
         length = erase_block * draw(st.integers(1, JOURNAL_SIZE_MAX // erase_block))
-        kind = draw(st.sampled_from([KIND_JOURNAL, KIND_RESERVE, KIND_FREE, KIND_CHECKPOINT]))
+        kind = draw(
+            st.sampled_from([KIND_JOURNAL, KIND_RESERVE, KIND_FREE, KIND_CHECKPOINT, KIND_HASH_STORE])
+        )
         shard = draw(st.integers(0, shards - 1))
         extent = Extent(number, offset, length, kind, shard)
         if kind == KIND_CHECKPOINT:
@@ -88,6 +102,20 @@ def superblocks(draw) -> Superblock:
             # They may be larger than journals.
             length *= draw(st.sampled_from([1, 1, 50]))
             extent = Extent(number, offset, length, kind, shard, state=state, generation=generation)
+        if kind == KIND_HASH_STORE:
+            state = draw(st.sampled_from([EMPTY, CLOSED]))
+            extent = Extent(
+                number,
+                offset,
+                length,
+                kind,
+                shard,
+                # Several parts of one hash store, and several hash stores.
+                order=draw(st.integers(0, 2)),
+                state=state,
+                generation=draw(st.integers(0, sequence)),
+                part=draw(parts(length, firsts)) if state == CLOSED else None,
+            )
         if kind == KIND_JOURNAL:
             state = draw(st.sampled_from([EMPTY, CLOSED] if shard in active else [EMPTY, CLOSED, ACTIVE]))
             if state == ACTIVE:

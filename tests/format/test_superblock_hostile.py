@@ -122,6 +122,10 @@ def with_extent(**changed: Any) -> dict[str, Any]:
     return fields
 
 
+def with_part(part: Any, state: str = "closed") -> dict[str, Any]:
+    return with_extent(kind="hash_store", state=state, end=None, part=part)
+
+
 def with_field(**changed: Any) -> dict[str, Any]:
     return {**fields_of(), **changed}
 
@@ -179,6 +183,26 @@ REFUSED = {
         extents=[
             {**fields_of()["extents"][0], "kind": "checkpoint", "state": "closed", "end": None, "shard": 0},
             {**fields_of()["extents"][1], "kind": "checkpoint", "state": "closed", "end": None, "shard": 0},
+        ]
+    ),
+    "hash store without a part": with_extent(kind="hash_store", end=None),
+    "journal with a part": with_extent(part=[0, 1, 0]),
+    "hash store to be filled with a part": with_part([0, 1, 0], state="empty"),
+    "part nothing": with_part(None),
+    "part of text": with_part("abc"),
+    "part a map": with_part({0: 0, 1: 1, 2: 0}),
+    "part short": with_part([0, 1]),
+    "part nested": with_part([0, NESTED, 0]),
+    "part that begins at True": with_part([True, 1, 0]),
+    "part that begins at 1.0": with_part([1.0, 1, 0]),
+    "part negative": with_part([-1, 1, 0]),
+    "part of nothing": with_part([0, 0, 0]),
+    "part with more entries than bytes": with_part([0, 131073, 0]),
+    "part with more deletions than entries": with_part([0, 5, 6]),
+    "two parts that begin at one hash": with_field(
+        extents=[
+            {**one, "kind": "hash_store", "state": "closed", "end": None, "shard": 0, "part": [7, 5, 0]}
+            for one in fields_of()["extents"]
         ]
     ),
     "state": with_extent(state="open"),
