@@ -77,7 +77,9 @@ class Amount(NamedTuple):
     largest: int
 
 
-def fill_part(shard: Shard, source: Source, most: Amount, order: int, first: int) -> Extent | None:
+def fill_part(
+    shard: Shard, source: Source, most: Amount, order: int, first: int, *, kept: bool
+) -> Extent | None:
     """Write the next entries of `source` as a part of a hash store; its extent, named `empty`, or None for no entries.
 
     It takes as many as such a part should have, or as there is space for. The extent that is returned has the length
@@ -87,17 +89,18 @@ def fill_part(shard: Shard, source: Source, most: Amount, order: int, first: int
     :param most: of what is left in `source`
     :param order: place of the hash store in the replay
     :param first: least hash that the part is for
+    :param kept: it may go to what is kept for the shard where there is no other space
     """
     volume = shard.volume
     least = plan(*_enough(most, 1))
     clusters = max(_clusters_of_parts(volume.superblock, shard.number, plan(*most)), least)
     try:
-        extent = take_to_clean(shard, TakeHashStore, clusters * CLUSTER_SIZE)
+        extent = take_to_clean(shard, TakeHashStore, clusters * CLUSTER_SIZE, kept=kept)
     except DiskFullError:
-        size = _largest_piece(shard)
+        size = _largest_piece(shard, kept=kept)
         if not least * CLUSTER_SIZE <= size < clusters * CLUSTER_SIZE:
             raise
-        extent = take_to_clean(shard, TakeHashStore, size)
+        extent = take_to_clean(shard, TakeHashStore, size, kept=kept)
         clusters = size // CLUSTER_SIZE
     try:
         entries, entry_bytes = _budget(most, clusters)
@@ -164,17 +167,21 @@ def _enough(most: Amount, entries: int) -> Amount:
     return Amount(entries + _OF_ONE_HASH, entry_bytes + _OF_ONE_HASH * most.largest, most.largest)
 
 
-def _largest_piece(shard: Shard) -> int:
-    """Bytes of the longest piece of space that can be had where the volume does not grow."""
+def _largest_piece(shard: Shard, *, kept: bool) -> int:
+    """Bytes of the longest piece of space where the volume does not grow; with `kept` of the reserve too."""
     superblock = shard.volume.superblock
     free = [each.length for each in superblock.extents if each.kind == KIND_FREE]
-    kept = [each.length for each in reserves_of(superblock, shard.number)]
-    usable = min(max(kept, default=0), sum(kept) - space.first_size(superblock.erase_block))
+    pieces = [each.length for each in reserves_of(superblock, shard.number)] if kept else []
+    usable = min(max(pieces, default=0), sum(pieces) - space.first_size(superblock.erase_block))
     return max([usable, *free], default=0)
 
 
-def take_to_clean(shard: Shard, kind: type[TakeEmpty | TakeHashStore], size: int) -> Extent:
+def take_to_clean(
+    shard: Shard, kind: type[TakeEmpty | TakeHashStore], size: int, *, kept: bool = True
+) -> Extent:
     """An extent of `size` bytes for what takes the place of others; of the shard's reserve where there is no other.
+
+    :param kept: it may be of the reserve
 
     DiskFullError where that does not suffice either.
     """
@@ -184,10 +191,10 @@ def take_to_clean(shard: Shard, kind: type[TakeEmpty | TakeHashStore], size: int
     except DiskFullError:
         block = volume.superblock.erase_block
         size = round_to_erase_blocks(size, block)
-        kept = [each.length for each in reserves_of(volume.superblock, shard.number)]
+        pieces = [each.length for each in reserves_of(volume.superblock, shard.number)] if kept else []
         # A recovery can use an empty journal that was meant for copies, but no hash store.
         left = 0 if kind is TakeEmpty else space.first_size(block)
-        if volume.poisoned or max(kept, default=0) < size or sum(kept) < size + left:
+        if volume.poisoned or max(pieces, default=0) < size or sum(pieces) < size + left:
             raise
         superblock = volume.publish(kind(shard.number, size, kept=True))
     return space.taken_by(superblock, shard.number)

@@ -94,10 +94,15 @@ class Incarnation(Packing):
     :param shard: theirs
     :param oldest: what is incarnated
     :param flush: returns once all that was appended to the shard is durable
+    :param kept: the hash store may go to what is kept for the shard, a little more of which it takes than the journals
+        give: so only where all hash stores of the shard are one, and a merge that gives that back comes next
     """
 
-    def __init__(self, shard: Shard, oldest: Oldest, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, shard: Shard, oldest: Oldest, flush: Callable[[], None], *, kept: bool = False
+    ) -> None:
         super().__init__(shard, oldest.run, flush)
+        self._kept = kept
         self._passed = oldest.passed
         self._keyed: list[_Dropped] = []
         self._parts: list[Extent] = []
@@ -145,7 +150,9 @@ class Incarnation(Packing):
         left = len(sorted_entries)
         while source.place is not None:
             first = source.place if self._parts else 0
-            part = fill_part(shard, source, Amount(entries, left, self._largest), order, first)
+            part = fill_part(
+                shard, source, Amount(entries, left, self._largest), order, first, kept=self._kept
+            )
             assert part is not None
             assert part.part is not None
             self._parts.append(part)

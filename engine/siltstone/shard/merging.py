@@ -131,7 +131,7 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
         below=store.older_than(oldest),
     )
     unflushed = Unflushed(shard.volume)
-    merged = fill_part(shard, merging, _amount_of(views, sources), order, begin)
+    merged = fill_part(shard, merging, _amount_of(views, sources), order, begin, kept=True)
     freed, narrowed = _taken(sources, merging.left(), merging.place)
     changed = {part.id for part in (*freed, *narrowed)}
     left = [part for part in before if part.id not in changed] + narrowed

@@ -123,8 +123,10 @@ class Upkeep:
         ways = [self.pack]
         if not self._on_full.drops_oldest:
             # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
-            until = self._volume.ports.clock() + CLEAN_SECONDS if end is None else end
-            ways.append(partial(self.clean, sparing=not deletes, end=until))
+            now = self._volume.ports.clock()
+            until = now + CLEAN_SECONDS if end is None else end
+            # The one must not leave the other no time.
+            ways.append(partial(self.clean, sparing=not deletes, end=now + (until - now) / 2))
             ways.append(partial(self.condense, sparing=not deletes, end=until))
         for free in ways:
             for shard in shards:
@@ -200,7 +202,7 @@ class Upkeep:
         with self.lock:
             return self._incarnate(shard, until=until)
 
-    def _incarnate(self, shard: Shard, *, until: int | None = None) -> bool:
+    def _incarnate(self, shard: Shard, *, until: int | None = None, kept: bool = False) -> bool:
         oldest = choose_oldest(shard, until=until)
         if oldest is None:
             return False
@@ -212,17 +214,16 @@ class Upkeep:
             while len(by_store(shard.store.hash_stores)) >= MANY and self._merge(shard, everything=False):
                 pass
         try:
-            self._carry_out(shard, oldest)
+            self._carry_out(shard, oldest, kept=kept)
         except DiskFullError:
-            # There is always space for what one journal holds, unless a crash took some.
             one = choose_oldest(shard, until=until, bytes_max=0)
             if one is None or one.run.sources == oldest.run.sources:
                 raise
-            self._carry_out(shard, one)
+            self._carry_out(shard, one, kept=kept)
         return True
 
-    def _carry_out(self, shard: Shard, oldest: Oldest) -> None:
-        Incarnation(shard, oldest, lambda: self._flush(only=[shard])).carry_out()
+    def _carry_out(self, shard: Shard, oldest: Oldest, *, kept: bool) -> None:
+        Incarnation(shard, oldest, lambda: self._flush(only=[shard]), kept=kept).carry_out()
         _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
 
     def merge(self, shard: Shard, *, everything: bool = False) -> bool:
@@ -253,15 +254,17 @@ class Upkeep:
             before = closed_bytes(self._volume.superblock, shard.number)
             while self._volume.ports.clock() < end:
                 if not self._merge(shard, everything=True) and not (
-                    self._deletions_are_worth(shard, sparing=sparing) and self._incarnate(shard)
+                    self._is_worth_incarnating(shard, sparing=sparing) and self._incarnate(shard, kept=True)
                 ):
                     return False
                 if closed_bytes(self._volume.superblock, shard.number) < before:
                     return True
             return False
 
-    def _deletions_are_worth(self, shard: Shard, *, sparing: bool) -> bool:
-        """Whether what journals delete of the hash stores of a shard takes so much space there."""
+    def _is_worth_incarnating(self, shard: Shard, *, sparing: bool) -> bool:
+        """Whether what journals delete of the hash stores of a shard takes so much space there, or fills its index."""
+        if not sparing and shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
+            return True
         parts = self._volume.superblock.hash_stores(shard.number)
         length = sum(each.length for each in parts)
         entries = sum(each.part.entries for each in parts if each.part is not None)
@@ -309,8 +312,7 @@ class Upkeep:
             return any(self.pack(shard) for shard in shards)
         if begin:
             for shard in shards:
-                with self._flush_lock:
-                    freeze(shard)
+                self._freeze(shard)
                 # What others put from here on is not waited for: it might never end.
                 closed = [
                     each for each in self._volume.superblock.journals(shard.number) if each.state == CLOSED
@@ -318,7 +320,7 @@ class Upkeep:
                 self._until[shard.number] = closed[-1].order if closed else -1
         for number, until in list(self._until.items()):
             shard = self._shards[number]
-            if not self.incarnate(shard, until=until):
+            if not self._incarnate_anyway(shard, until):
                 if self._on_full.drops_oldest:
                     self._limit(shard)
                 elif self.merge(shard, everything=True):
@@ -326,6 +328,28 @@ class Upkeep:
                 self._until.pop(number, None)
             return True
         return False
+
+    def _incarnate_anyway(self, shard: Shard, until: int) -> bool:
+        """As :meth:`incarnate`; on a full volume in the reserve, which is for that once all hash stores are one."""
+        try:
+            return self.incarnate(shard, until=until)
+        except DiskFullError:
+            if self._on_full.drops_oldest:
+                raise
+            with self.lock:
+                return self._merge(shard, everything=True) or self._incarnate(shard, until=until, kept=True)
+
+    def _freeze(self, shard: Shard) -> None:
+        """Close the active journal of a shard, and make space for the next one where there is none."""
+        while True:
+            try:
+                with self._flush_lock:
+                    freeze(shard)
+            except DiskFullError:
+                if not self.make_space(deletes=True):
+                    raise
+            else:
+                return
 
     def release(self) -> None:
         """Let go of the shards."""

@@ -1,0 +1,101 @@
+"""A full volume with hash stores: what is deleted gives its space back, again and again, down to nothing."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from real_media import mounted
+from store_records import hashes, rows
+
+import siltstone
+from siltstone.errors import DiskFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.root
+
+STEP = 500
+KEYS = 200_000
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    with mounted("tmpfs", tmp_path / "disk", "-t", "tmpfs", "-o", "size=8m") as point:
+        yield point
+        gc.collect()
+
+
+class Model:
+    """What a store was given: the version of each key, -1 for none."""
+
+    def __init__(self) -> None:
+        self.chance = np.random.default_rng(3)
+        self.versions = np.full(KEYS, -1)
+        self.last = 0
+
+    def fill(self, store, most: int = 10_000) -> int:
+        """Put until there is no space, in so many calls at most; how many went well."""
+        for calls in range(most):
+            keys = self.chance.choice(KEYS, STEP, replace=False)
+            self.last += 1
+            try:
+                store.put_many(*rows(keys, self.last))
+            except DiskFullError:
+                # Each shard has taken its part whole, or nothing of it.
+                found, physical, _logical = store.get_many(hashes(keys))
+                taken = found & (physical == rows(keys, self.last)[1])
+                self.versions[keys[taken]] = self.last
+                return calls
+            self.versions[keys] = self.last
+        assert most < 10_000, "it does not become full"
+        return most
+
+    def delete(self, store, part: float) -> None:
+        """Delete a part of all that is there, anywhere; none of it may be refused."""
+        there = np.flatnonzero(self.versions >= 0)
+        doomed = self.chance.choice(there, int(part * len(there)), replace=False)
+        for start in range(0, len(doomed), STEP):
+            keys = doomed[start : start + STEP]
+            assert store.delete_many(hashes(keys)).all()
+            self.versions[keys] = -1
+
+    def check(self, store) -> None:
+        found, physical, _logical = store.get_many(hashes(range(KEYS)))
+        np.testing.assert_array_equal(found, self.versions >= 0)
+        there = np.flatnonzero(self.versions >= 0)
+        for version in np.unique(self.versions[there]):
+            keys = there[self.versions[there] == version]
+            np.testing.assert_array_equal(physical[keys], rows(keys, int(version))[1])
+
+
+@pytest.mark.parametrize(("shards", "workers"), [(1, 0), (4, 0), (2, 2)])
+def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, workers):
+    model = Model()
+    options = {"shards": shards, "erase_block": 64 * 1024, "index_memory": 1 << 20, "workers": workers}
+    with siltstone.open(disk / "store.silt", **options) as store:
+        # Most of what there is lies in hash stores.
+        first = model.fill(store, 100)
+        store.incarnate()
+        first += model.fill(store)
+        assert store.info().hash_stores > 0
+        for _ in range(2):
+            model.check(store)
+            model.delete(store, 0.7)
+            model.check(store)
+            assert model.fill(store) > first // 3, "what is deleted makes room"
+        model.delete(store, 1.0)
+        store.incarnate()
+        info = store.info()
+        assert (len(store), info.hash_stores, info.hash_store_bytes) == (0, 0, 0)
+        assert info.free_bytes > info.volume_bytes // 2
+        assert model.fill(store) > first // 2
+        model.check(store)
+        store.flush()
+    with siltstone.open(disk / "store.silt", workers=workers) as store:
+        model.check(store)
