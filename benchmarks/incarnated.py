@@ -129,9 +129,10 @@ def live(folder: Path, records: int, workers: int, index_memory: int) -> None:
         info = store.info()
         alive = len(store)
         stores = [extent.length for extent in info.extents if extent.kind == "hash_store"]
+        in_parts = f"{info.hash_stores} hash stores in {len(stores)} parts"
         print(
             f"{alive:,} records; index and filters {info.index_bytes / alive:.2f} B a record;"
-            f" {info.hash_stores} hash stores in {len(stores)} parts, {sum(stores) / alive:.1f} B a record ({sum(stores) / alive / ENTRY:.2f} x {ENTRY});"
+            f" {in_parts}, {sum(stores) / alive:.1f} B a record ({sum(stores) / alive / ENTRY:.2f} x {ENTRY});"
             f" volume {info.volume_bytes / alive:.1f} B a record, free {info.free_bytes / alive:.1f}"
         )
         entries = put * ENTRY + records // 3 * 35
