@@ -22,7 +22,9 @@ import numpy as np
 from store_model import random_operation
 
 import siltstone
+from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.plugin.host import PluginHost
+from siltstone.shard import sizing
 
 
 def say(line: str) -> None:
@@ -66,6 +68,8 @@ def only_open(host: PluginHost, path: str, workers: int) -> None:
 
 def main() -> None:
     """Serve until the standard input ends."""
+    # Some pages: few records lie in several parts of hash stores, and are merged in several slices; without workers.
+    sizing.part_size = lambda _superblock, _shard: 6 * CLUSTER_SIZE
     host = PluginHost.load(None)
     for line in sys.stdin:
         command = json.loads(line)
