@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from worker_stores import SMALL, Told, all_serve, is_running, keys_of, kill, pid
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ShardAwayError, ShardStoppedError
 from siltstone.format.superblock import EMPTY
+from siltstone_workers.host import ProcessHost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,8 +216,20 @@ def test_a_worker_is_started_again_behind_a_barrier_and_in_an_epoch_of_its_own(t
 # ---- many deaths
 
 
-def test_three_deaths_without_progress_stop_a_shard(tmp_path: Path) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_three_deaths_without_progress_stop_a_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    """Who sees that it is stopped gets no answer any more, however long it takes to keep readers out."""
     store = siltstone.open(tmp_path / "store.silt", workers=2, **SMALL)
+    if slow:
+        usual = ProcessHost._renew_reader
+
+        def renew(host: ProcessHost) -> None:
+            time.sleep(0.2)
+            usual(host)
+
+        monkeypatch.setattr(ProcessHost, "_renew_reader", renew)
     dead, alive = keys_of(store, 0, 2, 50), keys_of(store, 1, 2, 50)
     store.put_many(*rows(dead))
     store.put_many(*rows(alive))

@@ -142,13 +142,14 @@ class ProcessHost(ShardHost):
             keeper.state = State.SERVING
             self._changed.notify_all()
 
-    def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
-        """Keep readers out of the indexes of a worker that ended."""
+    def is_away(self, keeper: Keeper, error: SiltstoneError, state: State) -> None:
+        """Keep readers out of the indexes of a worker that ended, and then let everybody see that it is away."""
         with self._changed:
             self._lookups.hide(keeper.shards)
             if not self._opened and self._opening_error is None:
                 self._opening_error = error.to_keep()
             self._renew_reader()
+            keeper.state = state
             self._changed.notify_all()
 
     def _describe(self) -> tuple[dict[str, Any], list[WorkerMemory]]:

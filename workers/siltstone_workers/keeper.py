@@ -70,8 +70,8 @@ class Household(Protocol):
     def serves(self, keeper: Keeper) -> None:
         """A worker has opened its shards: once readers look into them its state is SERVING."""
 
-    def is_away(self, keeper: Keeper, error: SiltstoneError) -> None:
-        """A worker has ended, for this reason."""
+    def is_away(self, keeper: Keeper, error: SiltstoneError, state: State) -> None:
+        """A worker has ended, for this reason; once no reader looks into what it left, it is in this state."""
 
     def mourn(self, process: WorkerProcess) -> None:
         """A process has ended: what it had not flushed may be lost."""
@@ -170,12 +170,10 @@ class Keeper:
             self._bury(error)
             if not self.is_gone or (first and self.state is State.STARTING):
                 # Nothing is served yet, and the opening fails; or the old process may still write.
-                self.state = State.STOPPED
-                self._household.is_away(self, error)
+                self._household.is_away(self, error, State.STOPPED)
                 return
             deaths = 1 if proved else deaths + 1
-            self.state = State.STOPPED if deaths >= DEATHS_MAX else State.AWAY
-            self._household.is_away(self, error)
+            self._household.is_away(self, error, State.STOPPED if deaths >= DEATHS_MAX else State.AWAY)
             if self.state is State.STOPPED:
                 _log.error("%s", self.away(self.shards[0]))
                 return
