@@ -156,9 +156,9 @@ def deleted_while_it_is_incarnated() -> None:
     life = about_to_incarnate()
     with pytest.MonkeyPatch.context() as patch:
 
-        def fill(*arguments: Any) -> Any:
+        def fill(*arguments: Any, **options: Any) -> Any:
             life.delete()
-            return fill_part(*arguments)
+            return fill_part(*arguments, **options)
 
         patch.setattr(incarnation, "fill_part", fill)
         life.incarnate()
@@ -170,8 +170,8 @@ def a_flush_fails_meanwhile() -> None:
     life = about_to_incarnate()
     with pytest.MonkeyPatch.context() as patch:
 
-        def fill(*arguments: Any) -> Any:
-            filled = fill_part(*arguments)
+        def fill(*arguments: Any, **options: Any) -> Any:
+            filled = fill_part(*arguments, **options)
             usual = life.medium.flush
             patch.setattr(life.medium, "flush", failing_flush)
             with pytest.raises(MediumError):

@@ -150,3 +150,19 @@ def test_what_cannot_be_merged_is_refused():
     for types, secret in ((KeyTypes({}), SECRET), (TYPES, bytes(16))):
         with pytest.raises(ValueError, match="another secret"):
             Merging([whole(view), whole(HashStoreView(extent, KEY, types, secret))])
+
+
+def test_tombstones_that_an_earlier_merge_left_out_are_counted_where_a_part_begins_before_them():
+    """The part of a store that begins behind them is where the next merge stands before its other store is."""
+    entries = list(split(in_order(hash_infos(100))))
+    left_out = deletion(0x02, entries[50][2:34])
+    newest, other = view_of(build([left_out, *entries[60:63]])), view_of(build(entries[40:50]))
+    first = Merging([whole(view_of(build([entries[60]])))]).place
+    merging = Merging([[(newest, first, 3, 0)], whole(other)])
+    taken = b"".join(chunk.tobytes() for chunk in merging.slice(3, ALL))
+    place, (one, two) = merging.place, merging.left()
+    assert place < first
+    assert (one, two) == ((0, 4, 1), (0, 7, 0))
+    again = Merging([[(newest, place, *one[1:])], [(other, place, *two[1:])]], drop_deletes=True)
+    taken += b"".join(chunk.tobytes() for chunk in again.slice(ALL, ALL))
+    assert taken == b"".join([*entries[40:50], *entries[60:63]])

@@ -126,8 +126,11 @@ STORED = replace(
         Merge(0, 2, (1,), (Narrowed(4, REST),), Filled(9, FIRST, PART)),
         Merge(0, 2, (1,), (Narrowed(9, REST),), Filled(9, FIRST, PART)),
         Merge(0, 2, (1,), (Narrowed(99, REST),), Filled(9, FIRST, PART)),
-        Merge(0, 2, (1,), (Narrowed(2, PART._replace(entries=101)),), Filled(9, FIRST, PART)),
-        Merge(0, 2, (1,), (Narrowed(2, PART._replace(tombstones=11)),), Filled(9, FIRST, PART)),
+        # What no superblock may name.
+        Merge(0, 2, (1,), (Narrowed(2, REST._replace(entries=FIRST + 1)),), Filled(9, FIRST, PART)),
+        Merge(0, 2, (1,), (Narrowed(2, PART),), Filled(9, FIRST, PART)),
+        Merge(0, 2, (1,), (Narrowed(2, REST),), Filled(9, FIRST, PART._replace(entries=FIRST + 1))),
+        Incarnate(0, (4,), (), (Filled(9, FIRST, PART._replace(entries=FIRST + 1)),)),
         Merge(1, 2, (1, 2), (), Filled(9, FIRST, PART)),
     ],
     ids=str,
@@ -161,5 +164,5 @@ def test_a_slice_becomes_a_part_of_the_newest_and_what_it_was_made_from_begins_b
         (9, 3, PART),
         (10, 3, more),
     ]
-    with pytest.raises(StateError, match="has a part from hash"):
+    with pytest.raises(StateError, match="cannot have"):
         changed(Merge(0, 3, (1,), (), Filled(10, FIRST, PART)), taken)

@@ -216,8 +216,30 @@ cdef void merge_guarded(void *argument) noexcept nogil:
             return
 
 
+cdef struct Hidden:
+    Source part             # from `first` on
+    uint64_t until          # hash
+    uint64_t entries        # before that
+    uint64_t tombstones
+    bint damaged
+
+
+cdef void count_hidden(void *argument) noexcept nogil:
+    cdef Hidden *hidden = <Hidden *>argument
+    cdef Cursor cursor
+    cdef Step found = NEXT
+    cursor.parts, cursor.count, cursor.part = &hidden.part, 1, 0
+    hidden.damaged = not enter(&cursor)
+    while not hidden.damaged and found == NEXT and cursor.hashed < hidden.until:
+        hidden.entries += 1
+        hidden.tombstones += is_tombstone(cursor.copy + cursor.at)
+        found = advance(&cursor)
+        hidden.damaged = found == DAMAGED
+
+
 class Left(NamedTuple):
-    """What of a hash store was not merged yet: of part number `part` so many entries and tombstones, and all behind."""
+    """What of a hash store was not merged yet: of part number `part` so many entries and tombstones from
+    :attr:`Merging.place` on, and all parts behind."""
 
     part: int
     entries: int
@@ -330,12 +352,26 @@ cdef class Merging:
 
     def left(self):
         """What of each of the hash stores was not merged yet, in their order."""
-        found = []
+        cdef Hidden hidden
+        cdef Cursor *cursor
+        cdef Source *part
+        cdef int failed
+        place, found = self.place, []
         for i in range(self.work.count):
             cursor = &self.cursors[i]
             if cursor.over:
                 found.append(Left(cursor.count, 0, 0))
-            else:
-                part = &cursor.parts[cursor.part]
-                found.append(Left(cursor.part, part.entries - cursor.seen + 1, part.tombstones - cursor.tombstones))
+                continue
+            part = &cursor.parts[cursor.part]
+            hidden.part, hidden.until = part[0], part.first
+            hidden.entries = hidden.tombstones = hidden.damaged = 0
+            if place < part.first:
+                # Tombstones that an earlier merge left out may lie there: they delete nothing, but they are there.
+                hidden.part.first = place
+                with nogil:
+                    failed = guarded(count_hidden, &hidden)
+                if failed or hidden.damaged:
+                    raise (<HashStoreView>self.stores[i][cursor.part][0]).damage(0, "damaged; it was durable")
+            found.append(Left(cursor.part, hidden.entries + part.entries - cursor.seen + 1,
+                              hidden.tombstones + part.tombstones - cursor.tombstones))
         return found

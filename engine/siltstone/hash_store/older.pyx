@@ -6,6 +6,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
+from siltstone.errors import DamageError
+
 from siltstone.hash_store.search cimport KEY_ABSENT, PAGE_DAMAGED, is_tombstone
 from siltstone.hash_store.view cimport HashStoreView
 from siltstone.index.guard cimport guarded, unreadable
@@ -186,4 +188,8 @@ cdef class OlderStores:
 
     def damage(self, uint32_t part, uint32_t cluster):
         """The error for a page of one of the parts that is not what was written."""
+        if part >= len(self.parts):
+            # Of a list that was longer.
+            return DamageError("a hash store that was merged meanwhile: damaged; it was durable", journal=None,
+                               cluster=cluster, offset=None)
         return (<HashStoreView>self.parts[part]).damage(cluster, "damaged; it was durable")

@@ -96,15 +96,6 @@ class Filled:
     def publish(self, superblock: Superblock, shard: int, order: int) -> Superblock:
         """The superblock in which it is part of a hash store of `shard`; what it does not need is free again."""
         filled = space.owned(superblock, shard, self.extent, EMPTY, KIND_HASH_STORE)
-        if any(
-            each.order == order and each.part is not None and each.part.first == self.part.first
-            for each in superblock.hash_stores(shard)
-        ):
-            raise StateError(
-                f"shard {shard}: hash store {order} has a part from hash {self.part.first} on",
-                what=f"shard {shard}",
-                state="there",
-            )
         superblock = superblock.with_extents(replace(filled, state=CLOSED, order=order, part=self.part))
         return allocator.trim(superblock, self.extent, self.length)
 
@@ -139,6 +130,7 @@ class Incarnate(ChangeOfOne):
         superblock = Pack(self.shard, self.sources, self.packed)(superblock)
         for part in self.parts:
             superblock = part.publish(superblock, self.shard, max(extent.order for extent in oldest))
+        _check_parts(superblock, self.shard)
         return space.with_reserve_of_free(superblock, self.shard)
 
 
@@ -174,6 +166,7 @@ class Merge(ChangeOfOne):
         )
         if self.merged is not None:
             superblock = self.merged.publish(superblock, self.shard, self.order)
+        _check_parts(superblock, self.shard)
         return space.with_reserve_of_free(superblock, self.shard)
 
     def _touched(self, superblock: Superblock) -> dict[int, Extent]:
@@ -196,12 +189,18 @@ class Merge(ChangeOfOne):
                 what=f"shard {self.shard}",
                 state="no neighbours",
             )
-        for one in self.narrowed:
-            before = touched[one.extent].part
-            if before is None or one.part.entries > before.entries or one.part.tombstones > before.tombstones:
-                raise StateError(
-                    f"extent {one.extent} has {before}, of which {one.part} cannot be left",
-                    what=f"extent {one.extent}",
-                    state="more than there was",
-                )
         return touched
+
+
+def _check_parts(superblock: Superblock, shard: int) -> None:
+    """StateError where the parts of a shard's hash stores are none that a superblock may name."""
+    seen = set()
+    for extent in superblock.hash_stores(shard):
+        part, place = extent.part, (extent.order, extent.part and extent.part.first)
+        if part is None or place in seen or not part.tombstones <= part.entries <= extent.length:
+            raise StateError(
+                f"extent {extent.id} of {extent.length} bytes cannot have {part} of hash store {extent.order}",
+                what=f"extent {extent.id}",
+                state="no such part",
+            )
+        seen.add(place)

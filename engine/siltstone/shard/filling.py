@@ -94,14 +94,7 @@ def fill_part(
     volume = shard.volume
     least = plan(*_enough(most, 1))
     clusters = max(_clusters_of_parts(volume.superblock, shard.number, plan(*most)), least)
-    try:
-        extent = take_to_clean(shard, TakeHashStore, clusters * CLUSTER_SIZE, kept=kept)
-    except DiskFullError:
-        size = _largest_piece(shard, kept=kept)
-        if not least * CLUSTER_SIZE <= size < clusters * CLUSTER_SIZE:
-            raise
-        extent = take_to_clean(shard, TakeHashStore, size, kept=kept)
-        clusters = size // CLUSTER_SIZE
+    extent, clusters = _take_part(shard, clusters, least, kept=kept)
     try:
         entries, entry_bytes = _budget(most, clusters)
         builder = HashStoreBuilder(
@@ -133,6 +126,19 @@ def fill_part(
         raise
     give_back(shard, extent)
     return None
+
+
+def _take_part(shard: Shard, clusters: int, least: int, *, kept: bool) -> tuple[Extent, int]:
+    """An extent for a part of so many clusters, or of as many as there is a piece of space for, at least `least`."""
+    while True:
+        try:
+            return take_to_clean(shard, TakeHashStore, clusters * CLUSTER_SIZE, kept=kept), clusters
+        except DiskFullError:
+            size = _largest_piece(shard, kept=kept) // CLUSTER_SIZE
+            # Another process may have taken the piece that this one knows of.
+            clusters = size if size < clusters else clusters // 2
+            if shard.volume.poisoned or clusters < least:
+                raise
 
 
 def _clusters_of_parts(superblock: Superblock, shard: int, whole: int) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from siltstone.errors import DiskFullError
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import Sorted, sort_entries
+from siltstone.index.layout import HASH_STORE_PARTS_MAX
 from siltstone.index.table import NO_PLACE
 from siltstone.log_store.deletions import entry_mask
 from siltstone.shard.changes import Incarnate
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 #: journals of at most so many bytes are incarnated together: what they hold lies in memory twice while it is sorted
 _SOURCES_BYTES = JOURNAL_SIZE_MAX
+#: with more parts of hash stores none is made but by merges, which need some themselves before they make them fewer
+_PARTS_MAX = HASH_STORE_PARTS_MAX - 64
 
 
 class Oldest(NamedTuple):
@@ -99,7 +103,12 @@ class Incarnation(Packing):
     """
 
     def __init__(
-        self, shard: Shard, oldest: Oldest, flush: Callable[[], None], *, kept: bool = False
+        self,
+        shard: Shard,
+        oldest: Oldest,
+        flush: Callable[[], None],
+        *,
+        kept: bool = False,
     ) -> None:
         super().__init__(shard, oldest.run, flush)
         self._kept = kept
@@ -149,9 +158,18 @@ class Incarnation(Packing):
         source = Sorted(shard.store.types, shard.volume.superblock.uuid, sorted_entries)
         left = len(sorted_entries)
         while source.place is not None:
+            if len(shard.store.hash_stores) + len(self._parts) >= _PARTS_MAX:
+                raise DiskFullError(
+                    f"shard {shard.number}: {_PARTS_MAX} parts of hash stores", url=shard.volume.backend.url
+                )
             first = source.place if self._parts else 0
             part = fill_part(
-                shard, source, Amount(entries, left, self._largest), order, first, kept=self._kept
+                shard,
+                source,
+                Amount(entries, left, self._largest),
+                order,
+                first,
+                kept=self._kept,
             )
             assert part is not None
             assert part.part is not None

@@ -82,7 +82,9 @@ def choose_merge(newest_first: Sequence[Store], *, everything: bool = False) -> 
         start = begun[-1]
         while start > 0 and first_hash(newest_first[start][0]) > 0:
             start -= 1
-        return tuple(newest_first[start : begun[-1] + 1])
+        run_of_begun = tuple(newest_first[start : begun[-1] + 1])
+        if len(run_of_begun) > 1:
+            return run_of_begun
     if everything:
         return tuple(newest_first[:TIER_WIDTH]) if len(newest_first) > 1 else ()
     size = 0

@@ -21,7 +21,7 @@ _SIZE_MAX: Final = JOURNAL_SIZE_MAX // 2
 _STORE_PARTS: Final = 64
 #: or one in so many, where there are so many shards that the superblock could not list them
 _STORE_PARTS_MIN: Final = 16
-_STORE_PARTS_OF_ALL: Final = 2048
+_STORE_PARTS_OF_ALL: Final = 1024
 #: parts become no larger than a journal, so that building one takes little memory, until there are so many
 _STORE_PARTS_MAX: Final = 768
 _ERASE_BLOCKS_MIN: Final = 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError
 from siltstone.format.superblock import CLOSED
-from siltstone.log_store.older_views import by_store
+from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
 from siltstone.shard.choosing import WORTH, candidates_of, choose, worth_cleaning
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
@@ -108,7 +108,8 @@ class Upkeep:
             with self.lock:
                 return self._incarnate(shard) or shard.store.room >= records
         except DiskFullError:
-            if not self.make_space():
+            # Without room for what is deleted there is nothing to sort out any more.
+            if not self.make_space(deletes=True):
                 raise
             return True
 
@@ -208,6 +209,8 @@ class Upkeep:
             return False
         # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
         if self._on_full.drops_oldest:
+            # No merge needs the reserve, and what it lacks the oldest can always give.
+            kept = True
             while len(by_store(shard.store.hash_stores)) >= self._on_full.hash_stores_max:
                 drop_oldest(shard)
         else:
@@ -223,19 +226,29 @@ class Upkeep:
         return True
 
     def _carry_out(self, shard: Shard, oldest: Oldest, *, kept: bool) -> None:
-        Incarnation(shard, oldest, lambda: self._flush(only=[shard]), kept=kept).carry_out()
+        Incarnation(
+            shard,
+            oldest,
+            lambda: self._flush(only=[shard]),
+            kept=kept,
+        ).carry_out()
         _log.debug("shard %s: incarnated %s", shard.number, [source.id for source in oldest.run.sources])
 
-    def merge(self, shard: Shard, *, everything: bool = False) -> bool:
+    def merge(self, shard: Shard, *, everything: bool = False, until: int | None = None) -> bool:
         """Merge one slice of hash stores of a shard, those of one size or any; False where there is nothing to merge.
 
         Others get their turn between two slices.
+
+        :param until: none that comes after this place in the replay, but for those of a merge that was begun
         """
         with self.lock:
-            return self._merge(shard, everything=everything)
+            return self._merge(shard, everything=everything, until=until)
 
-    def _merge(self, shard: Shard, *, everything: bool) -> bool:
-        stores = choose_merge(by_store(shard.store.hash_stores), everything=everything)
+    def _merge(self, shard: Shard, *, everything: bool, until: int | None = None) -> bool:
+        found = by_store(shard.store.hash_stores)
+        if until is not None and not any(first_hash(parts[0]) for parts in found):
+            found = [parts for parts in found if parts[0].order <= until]
+        stores = choose_merge(found, everything=everything)
         if not stores:
             return False
         merge_slice(shard, stores)
@@ -323,7 +336,7 @@ class Upkeep:
             if not self._incarnate_anyway(shard, until):
                 if self._on_full.drops_oldest:
                     self._limit(shard)
-                elif self.merge(shard, everything=True):
+                elif self.merge(shard, everything=True, until=until):
                     return True
                 self._until.pop(number, None)
             return True
