@@ -143,7 +143,9 @@ class BatchTooLargeError(SiltstoneError):
 
 
 class LogStoreFullError(SiltstoneError):
-    """The index has reached its memory budget, or its journals their number; nothing was written. Facts: limit."""
+    """The index has reached its memory budget, or its journals, or the parts of its hash stores, their number; nothing
+    was written. Facts: limit.
+    """
 
 
 class PoisonedError(SiltstoneError):

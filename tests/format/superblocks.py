@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import xxhash
 from hypothesis import strategies as st
@@ -104,34 +105,18 @@ def superblocks(draw) -> Superblock:
             extent = Extent(number, offset, length, kind, shard, state=state, generation=generation)
         if kind == KIND_HASH_STORE:
             state = draw(st.sampled_from([EMPTY, CLOSED]))
-            extent = Extent(
-                number,
-                offset,
-                length,
-                kind,
-                shard,
-                # Several parts of one hash store, and several hash stores.
-                order=draw(st.integers(0, 2)),
-                state=state,
-                generation=draw(st.integers(0, sequence)),
-                part=draw(parts(length, firsts)) if state == CLOSED else None,
-            )
+            part = draw(parts(length, firsts)) if state == CLOSED else None
+            # Several parts of one hash store, and several hash stores.
+            order, generation = draw(st.integers(0, 2)), draw(st.integers(0, sequence))
+            extent = replace(extent, state=state, order=order, generation=generation, part=part)
         if kind == KIND_JOURNAL:
             state = draw(st.sampled_from([EMPTY, CLOSED] if shard in active else [EMPTY, CLOSED, ACTIVE]))
             if state == ACTIVE:
                 active.add(shard)
             with_end = state == CLOSED or draw(st.booleans())
-            extent = Extent(
-                number,
-                offset,
-                length,
-                kind,
-                shard,
-                order=next(orders),
-                state=state,
-                generation=draw(st.integers(0, sequence)),
-                end=draw(ends(length)) if with_end else None,
-            )
+            end = draw(ends(length)) if with_end else None
+            generation = draw(st.integers(0, sequence))
+            extent = replace(extent, state=state, order=next(orders), generation=generation, end=end)
         extents.append(extent)
         offset += length
     types = st.builds(RecordedType, NAMES, st.integers(0, 2**16 - 1), NAMES)

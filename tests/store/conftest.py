@@ -73,6 +73,14 @@ def faults() -> Faults:
 
 
 @pytest.fixture
+def store(path: Path, host: PluginHost) -> Iterator[Store]:
+    """A store of one shard whose housekeeping is done when the test says so; modules may have another one."""
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host) as opened:
+        yield opened
+
+
+@pytest.fixture
 def faulty_store(path: Path, host: PluginHost, faults: Faults) -> Iterator[Store]:
     """A store of one shard whose housekeeping is done when the test says so."""
     create_settled(Medium(str(path)), host, shards=1)

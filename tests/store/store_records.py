@@ -64,3 +64,12 @@ def assert_lacks(store, numbers):
     assert not found.any(), f"{int(found.sum())} of {len(found)} are there"
     assert not physical.any()
     assert not logical.any()
+
+
+def assert_versions(store, versions):
+    """Record n is there with the places of versions[n], and is not there where that is negative."""
+    found, physical, _logical = store.get_many(hashes(range(len(versions))))
+    np.testing.assert_array_equal(found, versions >= 0)
+    for version in np.unique(versions[versions >= 0]):
+        numbers = np.flatnonzero(versions == version)
+        np.testing.assert_array_equal(physical[numbers], rows(numbers, int(version))[1])

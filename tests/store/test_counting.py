@@ -5,18 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from store_media import Medium, create_settled, incarnate, open_settled
+from store_media import incarnate
 from store_records import hashes, rows
 
 from siltstone.log_store.older_views import by_store
 from siltstone.shard import merging
-
-
-@pytest.fixture
-def store(path, host):
-    create_settled(Medium(str(path)), host, shards=1)
-    with open_settled(Medium(str(path)), host) as opened:
-        yield opened
 
 
 def stores_of(store):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from real_media import mounted
-from store_records import hashes, rows
+from store_records import assert_versions, hashes, rows
 
 import siltstone
 from siltstone.errors import DiskFullError
@@ -65,14 +65,6 @@ class Model:
             assert store.delete_many(hashes(keys)).all()
             self.versions[keys] = -1
 
-    def check(self, store) -> None:
-        found, physical, _logical = store.get_many(hashes(range(KEYS)))
-        np.testing.assert_array_equal(found, self.versions >= 0)
-        there = np.flatnonzero(self.versions >= 0)
-        for version in np.unique(self.versions[there]):
-            keys = there[self.versions[there] == version]
-            np.testing.assert_array_equal(physical[keys], rows(keys, int(version))[1])
-
 
 @pytest.mark.parametrize(("shards", "workers"), [(1, 0), (2, 2)])
 def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, workers):
@@ -85,9 +77,9 @@ def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, wor
         first += model.fill(store)
         assert store.info().hash_stores > 0
         for _ in range(2):
-            model.check(store)
+            assert_versions(store, model.versions)
             model.delete(store, 0.7)
-            model.check(store)
+            assert_versions(store, model.versions)
             assert model.fill(store) > first // 3, "what is deleted makes room"
         model.delete(store, 1.0)
         store.incarnate()
@@ -95,7 +87,7 @@ def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, wor
         assert (len(store), info.hash_stores, info.hash_store_bytes) == (0, 0, 0)
         assert info.free_bytes > info.volume_bytes // 2
         assert model.fill(store) > first // 2
-        model.check(store)
+        assert_versions(store, model.versions)
         store.flush()
     with siltstone.open(disk / "store.silt", workers=workers) as store:
-        model.check(store)
+        assert_versions(store, model.versions)

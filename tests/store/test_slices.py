@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from store_media import Medium, create_settled, incarnate, open_settled
-from store_records import hashes, rows
+from store_records import assert_versions, hashes, rows
 
 import siltstone
-from siltstone.errors import DamageError, DiskFullError
+from siltstone.errors import DamageError, DiskFullError, LogStoreFullError
 from siltstone.format.constants import CLUSTER_SIZE
-from siltstone.format.superblock import KIND_HASH_STORE
+from siltstone.format.superblock import EMPTY, KIND_HASH_STORE
 from siltstone.log_store.older_views import by_store, first_hash
-from siltstone.shard import sizing
+from siltstone.shard import incarnation, merging, sizing
 from siltstone.shard.merging import TIER_WIDTH, choose_merge, drop_oldest, merge_slice
 
 KEYS = 1500
@@ -27,13 +28,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(
         sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
     )
-
-
-@pytest.fixture
-def store(path, host):
-    create_settled(Medium(str(path)), host, shards=1)
-    with open_settled(Medium(str(path)), host) as opened:
-        yield opened
 
 
 class Model:
@@ -56,11 +50,7 @@ class Model:
         self.versions[keys] = -1
 
     def check(self, store):
-        found, physical, _logical = store.get_many(hashes(range(KEYS)))
-        np.testing.assert_array_equal(found, self.versions >= 0)
-        for version in np.unique(self.versions[self.versions >= 0]):
-            keys = np.flatnonzero(self.versions == version)
-            np.testing.assert_array_equal(physical[keys], rows(keys, int(version))[1])
+        assert_versions(store, self.versions)
         assert len(store) >= np.count_nonzero(self.versions >= 0)
 
     def fill(self, store, times):
@@ -137,6 +127,52 @@ def test_a_merge_that_was_begun_is_what_comes_next(store):
     assert [parts[0].order for parts in stores_of(store)][2:] == [parts[0].order for parts in stores[3:]][
         :0
     ] + [parts[0].order for parts in (stores[1], *stores[3:])]
+
+
+def test_one_store_alone_is_not_merged_with_itself_wherever_it_begins(store):
+    model = Model(9)
+    model.fill(store, 1)
+    (parts,) = stores_of(store)
+    alone = [tuple(replace(part, part=part.part._replace(first=part.part.first + 1)) for part in parts)]
+    for stores in ([parts], alone):
+        for everything in (False, True):
+            assert choose_merge(stores, everything=everything) == ()
+
+
+def test_an_index_that_can_list_no_more_parts_says_so_and_merges_go_on(store, monkeypatch):
+    model = Model(10)
+    model.fill(store, 2)
+    model.put(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(incarnation, "_PARTS_MAX", len(shard_of(store).store.hash_stores))
+        with pytest.raises(LogStoreFullError, match="parts") as caught:
+            incarnate(store)
+    assert caught.value.limit > 0
+    model.check(store)
+    while merge_one(store):
+        model.check(store)
+    incarnate(store)
+    model.check(store)
+
+
+def test_a_slice_whose_rest_cannot_be_counted_leaves_no_extent_behind(store, monkeypatch):
+    model = Model(11)
+    model.fill(store, 2)
+    before = store._core.volume.superblock.hash_stores(0)
+
+    def taken(*_arguments):
+        raise DamageError("damaged", journal=1, cluster=0, offset=0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "_taken", taken)
+        with pytest.raises(DamageError):
+            merge_one(store)
+    after = store._core.volume.superblock
+    assert after.hash_stores(0) == before
+    assert not [
+        extent for extent in after.extents if extent.kind == KIND_HASH_STORE and extent.state == EMPTY
+    ]
+    model.check(store)
 
 
 def test_the_parts_of_a_store_tile_its_hashes(store):
@@ -217,7 +253,7 @@ def test_a_slice_that_fails_changes_nothing(store, monkeypatch):
     after = store._core.volume.superblock
     assert after.hash_stores(0) == before.hash_stores(0)
     assert not [
-        extent for extent in after.extents if extent.kind == KIND_HASH_STORE and extent.state == "empty"
+        extent for extent in after.extents if extent.kind == KIND_HASH_STORE and extent.state == EMPTY
     ]
     model.check(store)
     while merge_one(store):

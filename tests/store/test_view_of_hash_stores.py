@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-from store_media import Medium, create_settled, open_settled
 from store_records import digest, hashes, rows
 
 from siltstone.errors import DamageError
@@ -26,13 +25,6 @@ class Stop(Exception):
 
 def stop(_shard):
     raise Stop
-
-
-@pytest.fixture
-def store(path, host):
-    create_settled(Medium(str(path)), host, shards=1)
-    with open_settled(Medium(str(path)), host) as opened:
-        yield opened
 
 
 class Shared:

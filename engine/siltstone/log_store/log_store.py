@@ -289,9 +289,9 @@ class LogStore:
         self.index.list_older(older, listing)
         self._hash_stores = list(extents)
 
-    def open_hash_stores(self, extents: Sequence[Extent]) -> OlderStores:
+    def open_hash_stores(self, extents: Sequence[Extent]) -> None:
         """Open these, as :meth:`show_hash_stores` will; its errors."""
-        return self._older.open(listed(extents))
+        self._older.open(listed(extents))
 
     def open_hash_store(self, extent: Extent) -> HashStoreView:
         """A part of a hash store that lookups go on in, to read it in order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from siltstone.errors import DiskFullError
+from siltstone.errors import LogStoreFullError
 from siltstone.format.constants import CLUSTER_SIZE, JOURNAL_SIZE_MAX
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import Sorted, sort_entries
@@ -159,8 +159,9 @@ class Incarnation(Packing):
         left = len(sorted_entries)
         while source.place is not None:
             if len(shard.store.hash_stores) + len(self._parts) >= _PARTS_MAX:
-                raise DiskFullError(
-                    f"shard {shard.number}: {_PARTS_MAX} parts of hash stores", url=shard.volume.backend.url
+                raise LogStoreFullError(
+                    f"shard {shard.number} has as many parts of hash stores as leave merges some",
+                    limit=_PARTS_MAX,
                 )
             first = source.place if self._parts else 0
             part = fill_part(

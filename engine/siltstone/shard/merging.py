@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from siltstone.errors import DiskFullError, StateError
+from siltstone.errors import LogStoreFullError, StateError
 from siltstone.format.superblock import Part
 from siltstone.hash_store.merging import Merging
 from siltstone.index.layout import HASH_STORE_PARTS_MAX, HASH_STORES_MAX
@@ -102,8 +102,8 @@ def choose_merge(newest_first: Sequence[Store], *, everything: bool = False) -> 
 def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
     """Merge what comes next of neighbouring hash stores of a shard, newest first; durable when it returns.
 
-    DiskFullError where there is no space for it beside the old, DamageError where one is not as it was written:
-    nothing is changed then.
+    DiskFullError where there is no space for it beside the old, LogStoreFullError where the index can list no more
+    parts, DamageError where one is not as it was written: nothing is changed then.
     """
     store = shard.store
     before = store.hash_stores
@@ -119,9 +119,9 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
                 state="merged in part",
             )
     if len(before) >= HASH_STORE_PARTS_MAX:
-        raise DiskFullError(
-            f"shard {shard.number}: {len(before)} parts of hash stores, at most {HASH_STORE_PARTS_MAX}",
-            url=shard.volume.backend.url,
+        raise LogStoreFullError(
+            f"shard {shard.number} has as many parts of hash stores as an index can list",
+            limit=HASH_STORE_PARTS_MAX,
         )
     views = [[store.open_hash_store(part) for part in parts] for parts in sources]
     merging = Merging(
@@ -134,10 +134,10 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
     )
     unflushed = Unflushed(shard.volume)
     merged = fill_part(shard, merging, _amount_of(views, sources), order, begin, kept=True)
-    freed, narrowed = _taken(sources, merging.left(), merging.place)
-    changed = {part.id for part in (*freed, *narrowed)}
-    left = [part for part in before if part.id not in changed] + narrowed
     try:
+        freed, narrowed = _taken(sources, merging.left(), merging.place)
+        changed = {part.id for part in (*freed, *narrowed)}
+        left = [part for part in before if part.id not in changed] + narrowed
         unflushed.flush()
         shard.check()
         # Here, where it can still be given up: what is amiss with the new one.

@@ -7,7 +7,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-from siltstone.errors import DiskFullError
+from siltstone.errors import DiskFullError, LogStoreFullError
 from siltstone.format.superblock import CLOSED
 from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
@@ -134,7 +134,7 @@ class Upkeep:
                 try:
                     if free(shard):
                         return True
-                except DiskFullError:
+                except (DiskFullError, LogStoreFullError):
                     continue
         if not self._on_full.drops_oldest:
             return False
