@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from real_media import mounted
+from real_media import mounted, run
 from store_records import assert_versions, hashes, rows
 
 import siltstone
@@ -90,4 +90,42 @@ def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, wor
         assert_versions(store, model.versions)
         store.flush()
     with siltstone.open(disk / "store.silt", workers=workers) as store:
+        assert_versions(store, model.versions)
+
+
+def test_where_the_index_is_full_too_deletions_go_on(disk):
+    """The oldest first: all of them lie in hash stores, so that each takes room in the index."""
+    run("mount", "-o", "remount,size=16m", disk)
+    with siltstone.open(
+        disk / "store.silt", shards=1, erase_block=64 * 1024, index_memory=1 << 20, workers=0
+    ) as store:
+        keys = 0
+        with pytest.raises(DiskFullError):
+            while True:
+                store.put_many(*rows(range(keys, keys + STEP), 1))
+                keys += STEP
+                if keys == 50_000:
+                    store.incarnate()
+        for start in range(0, keys, STEP):
+            assert store.delete_many(hashes(range(start, start + STEP))).all()
+        found = store.get_many(hashes(range(keys)))[0]
+        assert not found.any()
+        store.incarnate()
+        assert store.info().hash_store_bytes == 0
+
+
+def test_what_an_index_has_no_room_for_leaves_the_reserve_to_merges(disk):
+    model = Model()
+    with siltstone.open(
+        disk / "store.silt", shards=1, erase_block=64 * 1024, index_memory=1 << 20, workers=0
+    ) as store:
+        store._core.shards.end_housekeeping()
+        model.fill(store, 40)
+        store.incarnate()
+        model.fill(store)
+        group, before = store._core.shards.group, store.info().reserved_bytes
+        with pytest.raises(DiskFullError):
+            while group.upkeep.incarnate(group.shards[0]):
+                pass
+        assert store.info().reserved_bytes == before
         assert_versions(store, model.versions)

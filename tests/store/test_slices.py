@@ -15,7 +15,7 @@ from siltstone.errors import DamageError, DiskFullError, LogStoreFullError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.superblock import EMPTY, KIND_HASH_STORE
 from siltstone.log_store.older_views import by_store, first_hash
-from siltstone.shard import incarnation, merging, sizing
+from siltstone.shard import filling, incarnation, merging, sizing
 from siltstone.shard.merging import TIER_WIDTH, choose_merge, drop_oldest, merge_slice
 
 KEYS = 1500
@@ -137,6 +137,55 @@ def test_one_store_alone_is_not_merged_with_itself_wherever_it_begins(store):
     for stores in ([parts], alone):
         for everything in (False, True):
             assert choose_merge(stores, everything=everything) == ()
+
+
+def test_the_next_slice_comes_soon(store):
+    """As long as there is one: what keeps house is not left to its next look."""
+    model = Model(12)
+    model.fill(store, TIER_WIDTH)
+    wake, group = store._core.shards._wake, store._core.shards.group
+    ticks = 0
+    while len(stores_of(store)) > 1:
+        wake.clear()
+        group.tick()
+        assert wake.is_set()
+        ticks += 1
+    assert ticks > 2
+    model.check(store)
+
+
+def test_incarnating_all_ends_while_others_put_and_incarnate(store):
+    model, group = Model(13), store._core.shards.group
+    model.fill(store, 2)
+    begin = True
+    for _step in range(100):
+        if not group.upkeep.tidy(incarnate=True, begin=begin):
+            break
+        begin = False
+        model.put(store, 100)
+        incarnate(store)
+    else:
+        raise AssertionError("it does not end")
+    model.check(store)
+
+
+def test_a_merge_goes_on_where_another_process_took_the_piece_of_space_that_was_known(store, monkeypatch):
+    model = Model(14)
+    model.fill(store, 2)
+    usual = filling.take_to_clean
+
+    def take(shard, kind, size, **options):
+        if size > 6 * CLUSTER_SIZE:
+            raise DiskFullError("no space", url="here", needed=size)
+        return usual(shard, kind, size, **options)
+
+    monkeypatch.setattr(sizing, "part_size", lambda _superblock, _shard: 12 * CLUSTER_SIZE)
+    monkeypatch.setattr(filling, "take_to_clean", take)
+    monkeypatch.setattr(filling, "_largest_piece", lambda _shard, **_options: 1 << 30)
+    while merge_one(store):
+        pass
+    assert len(stores_of(store)) == 1
+    model.check(store)
 
 
 def test_an_index_that_can_list_no_more_parts_says_so_and_merges_go_on(store, monkeypatch):
