@@ -327,10 +327,10 @@ class Upkeep:
             for shard in shards:
                 self._freeze(shard)
                 # What others put from here on is not waited for: it might never end.
-                closed = [
-                    each for each in self._volume.superblock.journals(shard.number) if each.state == CLOSED
-                ]
-                self._until[shard.number] = closed[-1].order if closed else -1
+                superblock = self._volume.superblock
+                extents = (*superblock.hash_stores(shard.number), *superblock.journals(shard.number))
+                closed = [each.order for each in extents if each.state == CLOSED]
+                self._until[shard.number] = max(closed, default=-1)
         for number, until in list(self._until.items()):
             shard = self._shards[number]
             if not self._incarnate_anyway(shard, until):
