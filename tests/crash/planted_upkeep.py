@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.hash_store.merging import Merging
 from siltstone.log_store.log_store import LogStore
-from siltstone.shard import merging
+from siltstone.shard import merging, sweeping
 from siltstone.shard.filling import Unflushed
 from siltstone.shard.incarnation import Incarnation
 from siltstone.shard.packing import Packing
@@ -63,6 +64,22 @@ def a_merge_that_keeps_the_oldest(plant: Plant) -> None:
 
 def a_slice_whose_sources_go_before_it_is_flushed(plant: Plant) -> None:
     plant.setattr(merging.Unflushed, "flush", lambda self: None)
+
+
+def a_sweep_by_what_is_not_flushed(plant: Plant) -> None:
+    """By the active journal's entries too, wherever they are."""
+
+    def named(shard: Any) -> Any:
+        yield from usual(shard)
+        store, journal = shard.store, shard.journal
+        tail = memoryview(bytes(journal.tail).ljust(CLUSTER_SIZE, b"\0"))
+        stream, places, _largest = store.living(
+            journal.extent, tail, journal.writer.index, journal.writer.used, keep_deletes=False
+        )
+        yield sweeping._Entries(stream, places)
+
+    usual = sweeping._named
+    plant.setattr(sweeping, "_named", named)
 
 
 def hash_stores_shown_after_the_replay(plant: Plant) -> None:

@@ -305,7 +305,7 @@ class StoreLife:
         if not closed:
             return
         run = Run(tuple(closed if oldest else closed[-1:]), oldest=oldest)
-        self._carry_out(shard, Packing(self.group.shards[shard], run, self.group.flush).carry_out)
+        self.carry_out(shard, Packing(self.group.shards[shard], run, self.group.flush).carry_out)
 
     def clean(self, shard: int = 0) -> None:
         """Pack the oldest closed journal as on a full volume: what is left of its copy's space takes of the others."""
@@ -313,11 +313,11 @@ class StoreLife:
         if closed:
             run = Run(tuple(closed[:1]), oldest=True)
             owner = self.group.shards[shard]
-            self._carry_out(
+            self.carry_out(
                 shard, Cleaning(owner, run, self.group.flush, next(iter(closed[1:]), None)).carry_out
             )
 
-    def _carry_out(self, shard: int, act: Callable[[], None], *, flushes: bool = True) -> None:
+    def carry_out(self, shard: int, act: Callable[[], None], *, flushes: bool = True) -> None:
         """Change how a shard holds what it holds."""
         self.packed |= {shard}
         self._tell()
@@ -334,7 +334,7 @@ class StoreLife:
         run = choose_oldest(self.group.shards[shard])
         if run is not None:
             with in_small_parts():
-                self._carry_out(shard, Incarnation(self.group.shards[shard], run, self.group.flush).carry_out)
+                self.carry_out(shard, Incarnation(self.group.shards[shard], run, self.group.flush).carry_out)
 
     def merge(self, shard: int = 0) -> None:
         """Merge all hash stores, slice by slice."""
@@ -348,7 +348,7 @@ class StoreLife:
         stores = choose_merge(by_store(before), everything=True)
         if stores:
             with in_small_parts():
-                self._carry_out(shard, lambda: merge_slice(found, stores), flushes=False)
+                self.carry_out(shard, lambda: merge_slice(found, stores), flushes=False)
         return found.store.hash_stores != before
 
     def note(self) -> None:

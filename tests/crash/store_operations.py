@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from store_life import StoreLife
+from store_life import StoreLife, in_small_parts
+
+from siltstone.shard.sweeping import Overruling, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +38,25 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "kill": StoreLife.kill,
 }
 
+
+def sweep(life: StoreLife) -> None:
+    """Sweep what is left of the only hash store of the first shard, by what closed journals say now."""
+    shard = life.group.shards[0]
+
+    def act() -> None:
+        way = Sweep(shard, Overruling(shard))
+        while not way.over:
+            way.slice()
+
+    if shard.store.hash_stores:
+        with in_small_parts():
+            life.carry_out(0, act, flushes=False)
+
+
 #: what workloads name that are not made by chance: the same to all shards of a store that has several, or a part of one
 TOGETHER: dict[str, Callable[[StoreLife], object]] = {
     "slice": StoreLife.merge_slice,
+    "sweep": sweep,
     "append each": _to_each(StoreLife.append),
     "delete each": _to_each(StoreLife.delete),
     "roll each": StoreLife.roll_together,

@@ -89,6 +89,9 @@ INCARNATED = (
     ),
     ("append", "delete", "roll", "incarnate"),
     ("append", "roll", "incarnate", "delete", "roll", "incarnate", "merge"),
+    ("batch", "append", "roll", "incarnate", "delete", "append", "roll", "sweep", "kill"),
+    ("batch", "roll", "incarnate", "batch", "delete", "roll", "sweep", "pack", "delete", "flush", "kill"),
+    ("batch", "roll", "incarnate", "delete", "roll", "delete", "sweep", "roll", "sweep", "pack", "close"),
 )
 
 

@@ -115,6 +115,13 @@ def t2_slices() -> None:
     battery.run((*puts, "batch", *["delete"] * 4, "roll", "incarnate", "slice", "kill"))
 
 
+def t2_sweeps() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE)
+    puts = ("append", "append", "append", "batch", "roll", "incarnate")
+    battery.run((*puts, *["append"] * 4, "sweep", "kill"))
+    battery.run((*puts, *["delete"] * 4, "roll", *["append"] * 3, "sweep", "pack", "kill"))
+
+
 def t2_together() -> None:
     battery = OrderBattery(limit=6, depth=10, seed=3, room=AMPLE, shards=2)
     battery.run(("append each", "spare each", "append each", "roll each"))
@@ -235,6 +242,7 @@ CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], .
     (planted_upkeep.the_index_lets_go_before_the_hash_store_is_listed, looked_at_in_every_step),
     (planted_upkeep.a_merge_that_keeps_the_oldest, t2_incarnation),
     (planted_upkeep.a_slice_whose_sources_go_before_it_is_flushed, t2_slices),
+    (planted_upkeep.a_sweep_by_what_is_not_flushed, t2_sweeps),
     (planted_upkeep.hash_stores_shown_after_the_replay, t2_incarnation),
     (planted_upkeep.deletions_forgotten_while_a_hash_store_is_made, deleted_while_it_is_incarnated),
     (planted_upkeep.a_failed_flush_of_others_forgotten, a_flush_fails_meanwhile),

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from siltstone.errors import DamageError
 from siltstone.hash_store.merging import Merging
-from siltstone.hash_store.sorting import Sorted
+from siltstone.hash_store.sorting import Sorted, sort_by_hash
 from siltstone.hash_store.view import HashStoreView
 from siltstone.index.types import KeyTypes
 
@@ -96,6 +96,23 @@ def test_stores_in_parts_are_merged_as_whole_ones_are(stores, budgets, drop_dele
     merging = Merging(parts, drop_deletes=drop_deletes)
     found = b"".join(chunk.tobytes() for chunk in merging.slice(ALL, ALL))
     assert found == expected(stores, drop_deletes=drop_deletes)
+
+
+@given(STORES, st.lists(ENTRIES, max_size=80), st.booleans(), st.integers(254, 900))
+def test_what_is_overruled_is_left_out(stores, overruling, drop_deletes, chunk_bytes):
+    """By keys that are there and others, in any number."""
+    overruled, _hashes, _places = sort_by_hash(TYPES, SECRET, b"".join(overruling))
+    views = views_of(stores)
+    merging = Merging(
+        [whole(view) if view.records else [] for view in views],
+        drop_deletes=drop_deletes,
+        overruled=overruled,
+    )
+    found = b"".join(chunk.tobytes() for chunk in merging.slice(ALL, ALL, chunk_bytes=chunk_bytes))
+    keys = {key_of(one) for one in overruling}
+    newest = {key_of(one): one for entries in stores for one in entries if key_of(one) not in keys}
+    assert found == in_order(one for one in newest.values() if not (drop_deletes and one[1] == 0x04))
+    assert merging.place is None
 
 
 def bytes_of(packed: bytes):

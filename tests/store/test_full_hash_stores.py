@@ -114,6 +114,27 @@ def test_where_the_index_is_full_too_deletions_go_on(disk):
         assert store.info().hash_store_bytes == 0
 
 
+@pytest.mark.parametrize(("mebibytes", "incarnated"), [(6, 20_000), (6, 50_000), (11, 0)])
+@pytest.mark.parametrize("oldest", [True, False], ids=["oldest", "anywhere"])
+def test_where_journals_hold_much_that_is_alive_deletions_go_on(disk, mebibytes, incarnated, oldest):
+    """Making hash stores of these would take more space than it gives."""
+    run("mount", "-o", f"remount,size={mebibytes}m", disk)
+    with siltstone.open(
+        disk / "store.silt", shards=1, erase_block=64 * 1024, index_memory=2 << 20, workers=0
+    ) as store:
+        keys = 0
+        with pytest.raises(DiskFullError):
+            while True:
+                store.put_many(*rows(range(keys, keys + STEP), 1))
+                keys += STEP
+                if keys == incarnated:
+                    store.incarnate()
+        order = np.arange(keys) if oldest else np.random.default_rng(1).permutation(keys)
+        for start in range(0, keys, STEP):
+            assert store.delete_many(hashes(order[start : start + STEP])).all()
+        assert not store.get_many(hashes(range(keys)))[0].any()
+
+
 def test_what_an_index_has_no_room_for_leaves_the_reserve_to_merges(disk):
     model = Model()
     with siltstone.open(

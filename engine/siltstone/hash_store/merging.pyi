@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from siltstone.hash_store.older import OlderStores
 from siltstone.hash_store.view import HashStoreView
+from siltstone.index.types import Bytes
 
 #: a part of a hash store: its view, the least hash that counts in it, entries and tombstones that do
 Part = tuple[HashStoreView, int, int, int]
@@ -22,6 +23,7 @@ class Merging:
         *,
         drop_deletes: bool = False,
         below: OlderStores | None = None,
+        overruled: Bytes | None = None,
     ) -> None: ...
     def slice(
         self, entries: int, entry_bytes: int, *, chunk_bytes: int = 1 << 20

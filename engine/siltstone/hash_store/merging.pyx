@@ -57,6 +57,10 @@ cdef struct Work:
     uint64_t hashed         # of what was read last
     bint drop_deletes
     Older *below            # older stores that stay, or NULL
+    const uint8_t *overruled    # entries whose keys' entries here do not count, by their hashes
+    Py_ssize_t overruled_size   # bytes of them
+    Py_ssize_t overruled_at     # the first one that is not behind what is read
+    uint64_t overruled_hash     # its
     uint32_t where          # the cursor that is read, for an error
     bint damaged
 
@@ -156,6 +160,26 @@ cdef bint is_needed(Work *work, const uint8_t *tombstone, uint64_t hashed) noexc
     return held != KEY_ABSENT and not (held == KEY_PRESENT and is_tombstone(entry))
 
 
+cdef bint is_overruled(Work *work, uint64_t hashed, const uint8_t *entry) noexcept nogil:
+    """Whether what counts of a key is elsewhere; entries are asked for in their order."""
+    cdef Store *store = work.cursors[work.where].store
+    cdef Py_ssize_t at = work.overruled_at
+    cdef uint64_t other = work.overruled_hash
+    while at < work.overruled_size and other < hashed:
+        at += work.overruled[at]
+        if at < work.overruled_size and not hash_of(store, work.overruled + at, &other):
+            other = 0
+    work.overruled_at, work.overruled_hash = at, other
+    # Entries of one hash come in any order.
+    while at < work.overruled_size and other == hashed:
+        if compare_keys(&store.keys, work.overruled + at, entry) == 0:
+            return True
+        at += work.overruled[at]
+        if at < work.overruled_size and not hash_of(store, work.overruled + at, &other):
+            other = 0
+    return False
+
+
 cdef void begin_guarded(void *argument) noexcept nogil:
     cdef Work *work = <Work *>argument
     for work.where in range(work.count):
@@ -195,8 +219,8 @@ cdef void merge_guarded(void *argument) noexcept nogil:
         work.hashed = newest.hashed
         memcpy(wanted, entry, entry[0])
         # Each tombstone that is kept stands for one put below: who counts keys goes by that.
-        if wanted[1] != TYPE_DELETE or not (
-                work.drop_deletes or (not alone and not is_needed(work, wanted, newest.hashed))):
+        if not is_overruled(work, newest.hashed, wanted) and (wanted[1] != TYPE_DELETE or not (
+                work.drop_deletes or (not alone and not is_needed(work, wanted, newest.hashed)))):
             memcpy(work.out + work.size, wanted, wanted[0])
             work.size += wanted[0]
             work.entries -= work.entries > 0
@@ -258,10 +282,13 @@ cdef class Merging:
     :param drop_deletes: leave tombstones out, where nothing older than these stores is kept anywhere
     :param below: the older stores that stay: a tombstone that hid a put in `stores` goes unless it hides one there, so
         that each that is kept stands for one put below it. Without them all are kept
+    :param overruled: packed entries in the order of their hashes, as :func:`siltstone.hash_store.sorting.sort_by_hash`
+        returns them, whose keys have newer entries elsewhere: those here are left out. Kept, nobody may change it
     """
 
     cdef list stores
     cdef OlderStores below
+    cdef const uint8_t[::1] overruled
     cdef Cursor *cursors
     cdef Source *sources
     cdef Work work
@@ -270,7 +297,8 @@ cdef class Merging:
         self.cursors = NULL
         self.sources = NULL
 
-    def __init__(self, stores, *, bint drop_deletes=False, OlderStores below=None):
+    def __init__(self, stores, *, bint drop_deletes=False, OlderStores below=None,
+                 const uint8_t[::1] overruled=None):
         cdef HashStoreView view
         cdef HashStoreView first = None
         cdef Source *source
@@ -299,6 +327,11 @@ cdef class Merging:
         self.work.drop_deletes = drop_deletes
         self.below = below
         self.work.below = NULL if below is None else &below.older
+        if overruled is not None and overruled.shape[0] and first is not None:
+            self.overruled = overruled
+            self.work.overruled, self.work.overruled_size = &overruled[0], overruled.shape[0]
+            if not hash_of(&first.store, self.work.overruled, &self.work.overruled_hash):
+                raise ValueError("overruled by an entry without a key")
         self.run(begin_guarded)
 
     def __dealloc__(self):

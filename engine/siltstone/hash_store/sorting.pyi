@@ -1,6 +1,6 @@
 from collections.abc import Iterable, Iterator
 
-from numpy import uint8
+from numpy import uint8, uint64
 from numpy.typing import NDArray
 
 from siltstone.index.types import Bytes, KeyTypes
@@ -13,6 +13,9 @@ def sort_entries(
     drop_deletes: bool = False,
     skip_keyless: bool = False,
 ) -> NDArray[uint8]: ...
+def sort_by_hash(
+    types: KeyTypes, secret: Bytes, stream: Bytes
+) -> tuple[NDArray[uint8], NDArray[uint64], NDArray[uint64]]: ...
 def cluster_entries(clusters: Bytes, last_used: int) -> NDArray[uint8]: ...
 
 class Sorted:

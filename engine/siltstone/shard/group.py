@@ -136,7 +136,7 @@ class ShardGroup:
             except JournalFullError:
                 self._roll(shard, stream, deletes_until=end)
             except LogStoreFullError:
-                if not self.upkeep.make_index_room(shard, len(keys)):
+                if not self.upkeep.make_index_room(shard, len(keys), deletes=True):
                     raise
 
     def _shard(self, number: int) -> Shard:

@@ -24,7 +24,10 @@ from siltstone.shard.filling import Amount, Unflushed, fill_part, filled, give_b
 from siltstone.shard.space import TIER_WIDTH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from siltstone.format.superblock import Extent
     from siltstone.hash_store.merging import Left
@@ -105,11 +108,39 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
     DiskFullError where there is no space for it beside the old, LogStoreFullError where the index can list no more
     parts, DamageError where one is not as it was written: nothing is changed then.
     """
+    begin = sorted(first_hash(parts[0]) for parts in stores)[min(1, len(stores) - 1)]
+    # What lies before is in one of them alone: merged already.
+    _write_slice(shard, stores, begin)
+
+
+def rewrite_slice(
+    shard: Shard,
+    parts: Store,
+    begin: int,
+    overruled: NDArray[np.uint8],
+    switched: Callable[[int | None], object],
+) -> int | None:
+    """Write what comes next of one hash store of a shard anew, without what is overruled; durable when it returns.
+
+    Returns the hash where it ends, None at the end of the hash store. Errors as :func:`merge_slice`.
+
+    :param begin: where one of its parts begins [hash]
+    :param overruled: see :class:`siltstone.hash_store.merging.Merging`; by what is durable
+    :param switched: called with what is returned once lookups go on in what was written, with the shard's lock
+    """
+    return _write_slice(shard, [parts], begin, overruled, switched)
+
+
+def _write_slice(
+    shard: Shard,
+    stores: Sequence[Store],
+    begin: int,
+    overruled: NDArray[np.uint8] | None = None,
+    switched: Callable[[int | None], object] | None = None,
+) -> int | None:
     store = shard.store
     before = store.hash_stores
     order, oldest = stores[0][0].order, stores[-1][0].order
-    begin = sorted(first_hash(parts[0]) for parts in stores)[min(1, len(stores) - 1)]
-    # What lies before is in one of them alone: merged already.
     sources = [[part for part in parts if first_hash(part) >= begin] for parts in stores]
     for part in (part for parts in stores for part in parts if first_hash(part) < begin):
         if (store.open_hash_store(part).last_fence or 0) >= begin:
@@ -131,6 +162,7 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
         ],
         drop_deletes=all(part.order >= oldest for part in before),
         below=store.older_than(oldest),
+        overruled=overruled,
     )
     unflushed = Unflushed(shard.volume)
     merged = fill_part(shard, merging, _amount_of(views, sources), order, begin, kept=True)
@@ -157,7 +189,9 @@ def merge_slice(shard: Shard, stores: Sequence[Store]) -> None:
             tuple(Narrowed(part.id, part.part) for part in narrowed if part.part is not None),
             None if merged is None else filled(merged),
         ),
+        None if switched is None else lambda: switched(merging.place),
     )
+    return merging.place
 
 
 def _amount_of(views: Sequence[Sequence[HashStoreView]], sources: Sequence[Sequence[Extent]]) -> Amount:
@@ -197,9 +231,13 @@ def drop_oldest(shard: Shard) -> bool:
     return True
 
 
-def replace_parts(shard: Shard, left: Sequence[Extent], change: Merge) -> None:
+def replace_parts(
+    shard: Shard, left: Sequence[Extent], change: Merge, switched: Callable[[], object] | None = None
+) -> None:
     """Let lookups go on in what is left, and then the superblock say so."""
     with switching(shard):
         with shard.lock:
             shard.store.show_hash_stores(left)
+            if switched is not None:
+                switched()
         shard.volume.publish(change)

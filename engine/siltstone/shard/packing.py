@@ -34,6 +34,19 @@ if TYPE_CHECKING:
     from siltstone.shard.shard import Shard
 
 
+def clusters_of(shard: Shard, source: Extent, count: int) -> Iterator[tuple[memoryview, int, int]]:
+    """`count` clusters of a closed journal after the other, the number of the first and the bytes used in the last."""
+    volume = shard.volume
+    end = source.end
+    assert end is not None
+    reader = LogReader(volume.backend, volume.superblock.uuid, source)
+    for first, data in reader.chunks(end.cluster):
+        for start in range(0, len(data) // CLUSTER_SIZE, count):
+            yield data[start * CLUSTER_SIZE :][: count * CLUSTER_SIZE], first + start, CLUSTER_SIZE
+    last, _slot = reader.last_cluster(end)
+    yield last, end.cluster, end.byte
+
+
 class _Piece(NamedTuple):
     """Entries of one source that count, packed; where the index names them."""
 
@@ -100,17 +113,7 @@ class Packing:
             self._keep(source, clusters, first, last_used)
 
     def _clusters(self, source: Extent) -> Iterator[tuple[memoryview, int, int]]:
-        """Some clusters of a journal after the other, the number of the first and the bytes used in the last."""
-        volume = self._shard.volume
-        end = source.end
-        assert end is not None
-        reader = LogReader(volume.backend, volume.superblock.uuid, source)
-        for first, data in reader.chunks(end.cluster):
-            for start in range(0, len(data) // CLUSTER_SIZE, self.piece_clusters):
-                piece = data[start * CLUSTER_SIZE :][: self.piece_clusters * CLUSTER_SIZE]
-                yield piece, first + start, CLUSTER_SIZE
-        last, _slot = reader.last_cluster(end)
-        yield last, end.cluster, end.byte
+        return clusters_of(self._shard, source, self.piece_clusters)
 
     def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
         stream, places, largest = self._living(source, clusters, first, last_used)

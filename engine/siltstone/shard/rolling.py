@@ -60,15 +60,17 @@ def roll(
     _roll([shard, *along[: TOGETHER_MAX - 1]])
 
 
-def freeze(shard: Shard) -> None:
+def freeze(shard: Shard, *, kept: bool = False) -> None:
     """Close the active journal, unless it is empty, so that it can be incarnated; the next one takes the writes.
 
     The caller holds the group's flush lock. DiskFullError where there is no space for the next one.
+
+    :param kept: that may be of the shard's reserve, of which it takes no more than it must
     """
     shard.check()
     if shard.journal is None or shard.journal.position == (0, 0):
         return
-    make_spare(shard)
+    make_spare(shard, kept=kept)
     _roll([shard])
 
 

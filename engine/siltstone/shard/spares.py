@@ -11,6 +11,7 @@ from siltstone.shard.changes import TakeEmpty, TakeNext
 from siltstone.shard.filling import give_back
 from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.sizing import next_size
+from siltstone.volume.allocator import reserves_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,13 +62,14 @@ def _make_held(shards: Sequence[Shard]) -> None:
     _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanting})
 
 
-def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False) -> None:
+def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False, kept: bool = False) -> None:
     """Make the next journal ready, with at least `clusters` log clusters.
 
     As large as :func:`siltstone.shard.sizing.next_size` says; where space is short, smaller, down to the first
     size. DiskFullError, LogStoreFullError where it cannot be.
 
     :param reserve: it is for deletions, which may take their part of the reserve where there is no other space
+    :param kept: it may be of the reserve where there is no other space, as small as it can be
     """
     with shard.spare_lock:
         if shard.spare is not None and shard.spare.clusters >= clusters:
@@ -76,7 +78,7 @@ def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False) -> Non
             raise LogStoreFullError(
                 f"shard {shard.number} has as many journals as an index can number", limit=1024
             )
-        extent = _take_next(shard, clusters + SLOT_CLUSTERS, reserve=reserve)
+        extent = _take_next(shard, clusters + SLOT_CLUSTERS, reserve=reserve, kept=kept)
         small = shard.spare
         _make_ready({shard: extent})
         # Not before there is another: what is on its way counts on it.
@@ -91,7 +93,7 @@ def _best_size(shard: Shard) -> int:
     return max(least, next_size(shard.volume.superblock, shard.store, shard.journal))
 
 
-def _take_next(shard: Shard, clusters: int, *, reserve: bool) -> Extent:
+def _take_next(shard: Shard, clusters: int, *, reserve: bool, kept: bool) -> Extent:
     """Take an extent as an empty journal, durable; where space is short down to the first size.
 
     :param clusters: it has so many at least
@@ -107,9 +109,13 @@ def _take_next(shard: Shard, clusters: int, *, reserve: bool) -> Extent:
                 raise
             if size == least:
                 room = space.room_for_deletions(volume.superblock, shard.number)
-                if not reserve or room < clusters * CLUSTER_SIZE:
+                if reserve and room >= clusters * CLUSTER_SIZE:
+                    size = room
+                elif not kept or not any(
+                    each.length >= least for each in reserves_of(volume.superblock, shard.number)
+                ):
                     raise
-                superblock = volume.publish(TakeEmpty(shard.number, room, kept=True))
+                superblock = volume.publish(TakeEmpty(shard.number, size, kept=True))
                 shard.reserve = space.taken_by(superblock, shard.number)
                 return shard.reserve
             size = max(size // 2, least)

@@ -11,19 +11,19 @@ from siltstone.errors import DiskFullError, LogStoreFullError
 from siltstone.format.superblock import CLOSED
 from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
-from siltstone.shard.choosing import WORTH, candidates_of, choose, worth_cleaning
+from siltstone.shard.choosing import candidates_of, choose
+from siltstone.shard.cleaning_up import CleaningUp
 from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
 from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_slice
-from siltstone.shard.packing import Cleaning, Packing
+from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
-from siltstone.shard.space import closed_bytes, first_size
+from siltstone.shard.space import closed_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from siltstone.shard.attempts import Attempts
-    from siltstone.shard.choosing import Run
     from siltstone.shard.incarnation import Oldest
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
@@ -75,6 +75,12 @@ class Upkeep:
         self._wake = wake
         #: by shard the place in the replay up to which somebody waits for everything to be incarnated
         self._until: dict[int, int] = {}
+        self._cleaning_up = CleaningUp(
+            volume,
+            lambda shard: flush(only=[shard]),
+            flush_lock,
+            partial(self._merge, everything=True),
+        )
 
     def tick(self, now: float) -> None:
         """Do what is due; what fails rests for a while, and what else is due does not wait for that."""
@@ -90,10 +96,12 @@ class Upkeep:
 
     # ---- for those who put
 
-    def make_index_room(self, shard: Shard, records: int) -> bool:
+    def make_index_room(self, shard: Shard, records: int, *, deletes: bool = False) -> bool:
         """Let the index of a shard take `records` more; False where it is too small for them even when empty.
 
         Housekeeping does this in time; who puts faster waits here.
+
+        :param deletes: it is for deletions, for which the reserve may be used where there is no other space
         """
         try:
             with self.lock:
@@ -109,8 +117,13 @@ class Upkeep:
                 return self._incarnate(shard) or shard.store.room >= records
         except DiskFullError:
             # Without room for what is deleted there is nothing to sort out any more.
-            if not self.make_space(deletes=True):
+            if self.make_space(deletes=True):
+                return True
+            if not deletes:
                 raise
+            with self.lock:
+                if not self._incarnate(shard, kept=True):
+                    raise
             return True
 
     def make_space(self, *, deletes: bool = False, here: bool = False, end: float | None = None) -> bool:
@@ -158,35 +171,19 @@ class Upkeep:
             run = choose(candidates_of(shard))
             if run is None:
                 return False
-            self._pack(shard, run, Packing)
+            Packing(shard, run, lambda: self._flush(only=[shard])).carry_out()
+            _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
             return True
 
     def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
-        """Pack journals of a shard although little of them is dead, until that gives space; False where it does not.
-
-        :param sparing: only where it gives no small part of what must be copied for it
-        :param end: when to give up: somebody waits, and the next one goes on where this one ends
-        """
+        """As :meth:`siltstone.shard.cleaning_up.CleaningUp.clean`."""
         with self.lock:
-            before = closed_bytes(self._volume.superblock, shard.number)
-            # Each time there is less that is dead.
-            step = 0
-            while self._volume.ports.clock() < end:
-                candidates = candidates_of(shard)
-                run = worth_cleaning(shard, candidates, sparing=sparing, begun=step > 0)
-                if run is None:
-                    return False
-                closed = [each.extent for each in candidates]
-                behind = closed[closed.index(run.sources[-1]) + 1 :][:1]
-                self._pack(shard, run, partial(Cleaning, behind=behind[0] if behind else None))
-                if closed_bytes(self._volume.superblock, shard.number) < before:
-                    return True
-                step += 1
-            return False
+            return self._cleaning_up.clean(shard, sparing=sparing, end=end)
 
-    def _pack(self, shard: Shard, run: Run, kind: Callable[..., Packing]) -> None:
-        kind(shard, run, lambda: self._flush(only=[shard])).carry_out()
-        _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
+    def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
+        """As :meth:`siltstone.shard.cleaning_up.CleaningUp.condense`."""
+        with self.lock:
+            return self._cleaning_up.condense(shard, sparing=sparing, end=end)
 
     def _relieve(self, shard: Shard) -> None:
         """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
@@ -254,35 +251,6 @@ class Upkeep:
         merge_slice(shard, stores)
         _log.debug("shard %s: merged a slice of %s", shard.number, [parts[0].order for parts in stores])
         return True
-
-    def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
-        """Merge the hash stores of a shard into one until that gives space; False where it does not.
-
-        Deletions that are in journals yet become part of a hash store for that.
-
-        :param sparing: that only where they give no small part of what must be copied for it
-        :param end: when to give up: somebody waits, and the next one goes on where this one ends
-        """
-        with self.lock:
-            before = closed_bytes(self._volume.superblock, shard.number)
-            while self._volume.ports.clock() < end:
-                if not self._merge(shard, everything=True) and not (
-                    self._is_worth_incarnating(shard, sparing=sparing) and self._incarnate(shard, kept=True)
-                ):
-                    return False
-                if closed_bytes(self._volume.superblock, shard.number) < before:
-                    return True
-            return False
-
-    def _is_worth_incarnating(self, shard: Shard, *, sparing: bool) -> bool:
-        """Whether what journals delete of the hash stores of a shard takes so much space there, or fills its index."""
-        if not sparing and shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
-            return True
-        parts = self._volume.superblock.hash_stores(shard.number)
-        length = sum(each.length for each in parts)
-        entries = sum(each.part.entries for each in parts if each.part is not None)
-        least = max(first_size(self._volume.superblock.erase_block), int(WORTH * length) if sparing else 0)
-        return entries > 0 and length * shard.store.index.tombstones // entries >= least
 
     def drop_oldest(self, shard: Shard) -> bool:
         """Give up the oldest hash store of a shard, or its oldest closed journals; False where it has neither."""
@@ -368,3 +336,4 @@ class Upkeep:
         """Let go of the shards."""
         # Another one, not this one emptied: somebody may be going through it.
         self._shards = {}
+        self._cleaning_up.release()

@@ -1,0 +1,153 @@
+"""What gives space on a full volume: journals of which little is dead are packed, hash stores become one that is swept.
+
+All of that copies much for what it gives. So it is done while somebody waits for space, until there is some.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from siltstone.format.superblock import CLOSED
+from siltstone.shard.choosing import WORTH, candidates_of, worth_cleaning
+from siltstone.shard.packing import Cleaning
+from siltstone.shard.rolling import freeze
+from siltstone.shard.space import closed_bytes, first_size
+from siltstone.shard.sweeping import Overruling, Sweep
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterable
+
+    from siltstone.format.superblock import Extent
+    from siltstone.shard.shard import Shard
+    from siltstone.volume.shard_volume import ShardVolume
+
+_log = logging.getLogger(__name__)
+
+
+class CleaningUp:
+    """Of the shards of a group, one at a time; the caller sees to that.
+
+    :param volume: theirs
+    :param flush: returns once all that was appended to a shard is durable
+    :param flush_lock: who holds it flushes or rolls
+    :param merge: merges a slice of any hash stores of a shard; False where it has but one
+    """
+
+    def __init__(
+        self,
+        volume: ShardVolume,
+        flush: Callable[[Shard], None],
+        flush_lock: threading.Lock,
+        merge: Callable[[Shard], bool],
+    ) -> None:
+        self._volume = volume
+        self._flush = flush
+        self._flush_lock = flush_lock
+        self._merge = merge
+        #: by shard the sweep that was begun
+        self._sweeps: dict[int, Sweep] = {}
+        #: by shard the hash stores and journals for which a sweep would have given too little
+        self._in_vain: dict[int, object] = {}
+
+    def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
+        """Pack journals of a shard although little of them is dead, until that gives space; False where it does not.
+
+        :param sparing: only where it gives no small part of what must be copied for it
+        :param end: when to give up: somebody waits, and the next one goes on where this one ends
+        """
+        before = closed_bytes(self._volume.superblock, shard.number)
+        # Each time there is less that is dead.
+        step = 0
+        while self._volume.ports.clock() < end:
+            candidates = candidates_of(shard)
+            run = worth_cleaning(shard, candidates, sparing=sparing, begun=step > 0)
+            if run is None:
+                return False
+            closed = [each.extent for each in candidates]
+            behind = closed[closed.index(run.sources[-1]) + 1 :][:1]
+            flush = partial(self._flush, shard)
+            Cleaning(shard, run, flush, behind=behind[0] if behind else None).carry_out()
+            _log.debug("shard %s: cleaned %s", shard.number, [source.id for source in run.sources])
+            if closed_bytes(self._volume.superblock, shard.number) < before:
+                return True
+            step += 1
+        return False
+
+    def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
+        """Merge the hash stores of a shard into one, and sweep that, until that gives space; False where it does not.
+
+        :param sparing: swept only where it gives no small part of what must be copied for it
+        :param end: when to give up: somebody waits, and the next one goes on where this one ends
+        """
+        before = closed_bytes(self._volume.superblock, shard.number)
+        while self._volume.ports.clock() < end:
+            if not self._merge(shard) and not self._sweep(shard, sparing=sparing, end=end):
+                return False
+            if closed_bytes(self._volume.superblock, shard.number) < before:
+                return True
+        return False
+
+    def _sweep(self, shard: Shard, *, sparing: bool, end: float) -> bool:
+        """Sweep a slice of the only hash store of a shard, or clean its journals after that; False where neither gives
+        anything.
+        """
+        sweep = self._sweeps.get(shard.number)
+        if sweep is not None and sweep.over:
+            del self._sweeps[shard.number]
+            sweep = None
+        if sweep is None:
+            sweep = self._begin_sweep(shard, sparing=sparing, end=end)
+        if sweep is not None:
+            sweep.slice()
+            _log.debug("shard %s: swept a slice of its hash store", shard.number)
+            return True
+        # What the index forgot is dead in the journals.
+        return self.clean(shard, sparing=sparing, end=end) or (not sparing and self._close_deletions(shard))
+
+    def _begin_sweep(self, shard: Shard, *, sparing: bool, end: float) -> Sweep | None:
+        """A sweep of the only hash store of a shard; None where it would give too little."""
+        superblock = self._volume.superblock
+        parts = superblock.hash_stores(shard.number)
+        closed = [each for each in superblock.journals(shard.number) if each.state == CLOSED]
+        # What these hold of each other only becomes less.
+        looked_at = (sparing, [(each.id, each.generation) for each in (*parts, *closed)])
+        if not parts or self._in_vain.get(shard.number) == looked_at:
+            return None
+        length, entries = _length_and_entries(parts)
+        least = max(first_size(superblock.erase_block), int(WORTH * length) if sparing else 0)
+        now = self._volume.ports.clock()
+        overruling = Overruling(shard, now + (end - now) / 2)
+        if length * len(overruling) // max(1, entries) < least:
+            self._in_vain[shard.number] = looked_at
+            return None
+        sweep = self._sweeps[shard.number] = Sweep(shard, overruling)
+        return sweep
+
+    def _close_deletions(self, shard: Shard) -> bool:
+        """Close the active journal where with it what journals delete of a hash store is worth a sweep; whether it is.
+
+        The next one is of what is kept for the shard: sweeping gives that back.
+        """
+        tally = None if shard.journal is None else shard.store.tally(shard.journal.extent)
+        length, entries = _length_and_entries(self._volume.superblock.hash_stores(shard.number))
+        first = first_size(self._volume.superblock.erase_block)
+        if tally is None or not min(tally.deletions, tally.named):
+            return False
+        if length * shard.store.index.tombstones // max(1, entries) < first:
+            return False
+        with self._flush_lock:
+            freeze(shard, kept=True)
+        return True
+
+    def release(self) -> None:
+        """Let go of the shards."""
+        self._sweeps.clear()
+
+
+def _length_and_entries(parts: Iterable[Extent]) -> tuple[int, int]:
+    """Bytes and entries of some parts of hash stores."""
+    found = [(each.length, each.part.entries) for each in parts if each.part is not None]
+    return sum(length for length, _entries in found), sum(entries for _length, entries in found)

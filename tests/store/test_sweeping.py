@@ -1,0 +1,232 @@
+"""Sweeps of a hash store: at any moment a store says what it said, and what journals overrule is gone at the end."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+from store_media import Medium, create_settled, open_settled
+from store_records import assert_versions, hashes, rows
+
+import siltstone
+from siltstone.errors import MediumError
+from siltstone.format.constants import CLUSTER_SIZE
+from siltstone.log_store.older_views import by_store
+from siltstone.shard import merging, sizing
+from siltstone.shard.merging import choose_merge, merge_slice
+from siltstone.shard.rolling import freeze
+from siltstone.shard.sweeping import Overruling, Sweep
+
+KEYS = 1500
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Parts of some pages, so that few records lie in many."""
+    chance = random.Random(7)
+    monkeypatch.setattr(
+        sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
+    )
+
+
+class Model:
+    """What a store of one shard was given: the version of each key, -1 for none."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = np.random.default_rng(seed)
+        self.versions = np.full(KEYS, -1)
+        self.last = 0
+
+    def put(self, store, count):
+        keys = self.chance.choice(KEYS, count, replace=False)
+        self.last += 1
+        store.put_many(*rows(keys, self.last))
+        self.versions[keys] = self.last
+
+    def delete(self, store, count):
+        keys = self.chance.choice(KEYS, count, replace=False)
+        assert (store.delete_many(hashes(keys)) == (self.versions[keys] >= 0)).all()
+        self.versions[keys] = -1
+
+    def check(self, store, *, exact=False):
+        assert_versions(store, self.versions)
+        there = np.count_nonzero(self.versions >= 0)
+        assert len(store) == there if exact else len(store) >= there
+
+
+def shard_of(store):
+    return store._core.shards.group.shards[0]
+
+
+def close_journal(store):
+    with store._core.shards.group._flush_lock:
+        freeze(shard_of(store))
+
+
+def one_hash_store(store, model):
+    """Put most keys, and make one hash store of them."""
+    model.put(store, 1200)
+    upkeep, shard = store._core.shards.group.upkeep, shard_of(store)
+    close_journal(store)
+    assert upkeep.incarnate(shard)
+    while stores := choose_merge(by_store(shard.store.hash_stores), everything=True):
+        merge_slice(shard, stores)
+    assert len(shard.store.hash_stores) > 5
+
+
+def overrule(store, model):
+    """Overwrite and delete some, in a journal that is closed."""
+    model.put(store, 300)
+    model.delete(store, 300)
+    close_journal(store)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_slice_leaves_what_was_there_and_the_last_one_no_more(path, host, seed):
+    model, chance = Model(seed), random.Random(seed)
+    create_settled(Medium(str(path)), host, shards=1)
+    store = open_settled(Medium(str(path)), host)
+    try:
+        one_hash_store(store, model)
+        overrule(store, model)
+        sweep, slices = Sweep(shard_of(store), Overruling(shard_of(store))), 0
+        while not sweep.over:
+            sweep.slice()
+            slices += 1
+            model.check(store)
+            if chance.random() < 0.2:
+                store.close()
+                store = open_settled(Medium(str(path)), host)
+                model.check(store)
+                sweep = Sweep(shard_of(store), Overruling(shard_of(store)))
+            assert slices < 200
+        assert slices > 5
+        # What lies in the hash store is what counts, and the index remembers no deletion.
+        shard = shard_of(store)
+        assert shard.store.index.tombstones == 0
+        assert not len(Overruling(shard))
+        model.check(store, exact=True)
+        entries = sum(part.part.entries for part in shard.store.hash_stores)
+        assert entries + shard.store.index.records == np.count_nonzero(model.versions >= 0)
+        store.close()
+        store = open_settled(Medium(str(path)), host)
+        model.check(store, exact=True)
+    finally:
+        store.close()
+    assert siltstone.verify(path).ok
+
+
+def test_what_comes_meanwhile_counts_more(store):
+    """Keys put and deleted between two slices, those that the sweep is about among them."""
+    model = Model(1)
+    one_hash_store(store, model)
+    overrule(store, model)
+    sweep = Sweep(shard_of(store), Overruling(shard_of(store)))
+    while not sweep.over:
+        sweep.slice()
+        model.put(store, 40)
+        model.delete(store, 40)
+        assert_versions(store, model.versions)
+    # What was deleted behind the sweep has nothing left to delete, and what was put before it is there twice.
+    close_journal(store)
+    again = Sweep(shard_of(store), Overruling(shard_of(store)))
+    while not again.over:
+        again.slice()
+    assert shard_of(store).store.index.tombstones == 0
+    model.check(store, exact=True)
+    assert store._core.shards.group.upkeep.incarnate(shard_of(store))
+    assert_versions(store, model.versions)
+
+
+def test_a_sweep_is_over_once_what_overruled_lies_in_hash_stores_itself(store):
+    """Else it would leave out what counts."""
+    model = Model(2)
+    one_hash_store(store, model)
+    overrule(store, model)
+    shard = shard_of(store)
+    sweep = Sweep(shard, Overruling(shard))
+    sweep.slice()
+    assert not sweep.over
+    assert store._core.shards.group.upkeep.incarnate(shard)
+    assert sweep.over
+    while stores := choose_merge(by_store(shard.store.hash_stores), everything=True):
+        merge_slice(shard, stores)
+    assert sweep.over
+    model.check(store, exact=True)
+
+
+def test_what_is_not_closed_overrules_nothing_yet(store):
+    model = Model(3)
+    one_hash_store(store, model)
+    model.put(store, 300)
+    model.delete(store, 300)
+    assert not len(Overruling(shard_of(store)))
+    store.flush()
+    assert not len(Overruling(shard_of(store)))
+    close_journal(store)
+    assert len(Overruling(shard_of(store)))
+
+
+def test_all_that_is_deleted_leaves_nothing(store):
+    model = Model(4)
+    one_hash_store(store, model)
+    assert store.delete_many(hashes(range(KEYS))).sum() == len(model.versions[model.versions >= 0])
+    close_journal(store)
+    shard = shard_of(store)
+    sweep = Sweep(shard, Overruling(shard))
+    while not sweep.over:
+        sweep.slice()
+    assert (shard.store.hash_stores, shard.store.index.tombstones, len(store)) == ((), 0, 0)
+    # Packing gives up what deleted it.
+    while store._core.shards.group.upkeep.pack(shard):
+        pass
+    store.put_many(*rows(range(10)))
+    assert len(store) == 10
+
+
+def test_condensing_sweeps_and_what_it_frees_is_free(store):
+    model = Model(5)
+    one_hash_store(store, model)
+    overrule(store, model)
+    shard, upkeep = shard_of(store), store._core.shards.group.upkeep
+    before = sum(part.length for part in shard.store.hash_stores)
+    while upkeep.condense(shard, sparing=False, end=math.inf):
+        assert_versions(store, model.versions)
+    assert sum(part.length for part in shard.store.hash_stores) < 0.8 * before
+    model.check(store, exact=True)
+    # Nothing is left to give: it says so without looking again.
+    looked = []
+    shard.store.living = lambda *arguments, **options: looked.append(arguments)
+    assert not upkeep.condense(shard, sparing=False, end=math.inf)
+    assert not looked
+
+
+class Failing:
+    """What is written beside the journals, on a medium that cannot be flushed."""
+
+    def __init__(self, volume):
+        pass
+
+    def flush(self):
+        raise MediumError("it cannot be flushed", url="test", operation="flush")
+
+
+def test_where_a_slice_cannot_be_flushed_everything_stays(store, monkeypatch):
+    model = Model(6)
+    one_hash_store(store, model)
+    overrule(store, model)
+    shard = shard_of(store)
+    sweep = Sweep(shard, Overruling(shard))
+    sweep.slice()
+    before = shard.store.hash_stores
+    with monkeypatch.context() as patch:
+        patch.setattr(merging, "Unflushed", Failing)
+        with pytest.raises(MediumError):
+            sweep.slice()
+    assert shard.store.hash_stores == before
+    model.check(store)
+    while not sweep.over:
+        sweep.slice()
+    model.check(store, exact=True)
