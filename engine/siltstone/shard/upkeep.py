@@ -18,6 +18,7 @@ from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, mer
 from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
 from siltstone.shard.space import closed_bytes
+from siltstone.volume.allocator import end_of_extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,6 +76,8 @@ class Upkeep:
         self._wake = wake
         #: by shard the place in the replay up to which somebody waits for everything to be incarnated
         self._until: dict[int, int] = {}
+        #: by shard of how many bytes the volume was when it had no space for a hash store of several journals
+        self._full_with: dict[int, int] = {}
         self._cleaning_up = CleaningUp(
             volume,
             lambda shard: flush(only=[shard]),
@@ -201,7 +204,14 @@ class Upkeep:
             return self._incarnate(shard, until=until)
 
     def _incarnate(self, shard: Shard, *, until: int | None = None, kept: bool = False) -> bool:
-        oldest = choose_oldest(shard, until=until)
+        # Where a window fills the volume there is space for one, and to find that out takes writing most of them.
+        size = end_of_extents(self._volume.superblock)
+        one_by_one = self._full_with.get(shard.number) == size
+        oldest = (
+            choose_oldest(shard, until=until, bytes_max=0)
+            if one_by_one
+            else choose_oldest(shard, until=until)
+        )
         if oldest is None:
             return False
         # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
@@ -219,6 +229,8 @@ class Upkeep:
             one = choose_oldest(shard, until=until, bytes_max=0)
             if one is None or one.run.sources == oldest.run.sources:
                 raise
+            if self._on_full.drops_oldest:
+                self._full_with[shard.number] = size
             self._carry_out(shard, one, kept=kept)
         return True
 
