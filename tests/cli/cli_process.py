@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -34,11 +35,19 @@ def start(
     *arguments: str | bytes | Path, prefix: Sequence[str] = (), **options: Any
 ) -> subprocess.Popen[bytes]:
     command = [*prefix, sys.executable, "-m", "siltstone.cli", *map(os.fsencode, arguments)]
+    # What runs in the background of a shell ignores it, and what it starts would too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def finish(process: subprocess.Popen[bytes]) -> Outcome:
-    out, err = process.communicate(timeout=TIMEOUT_S)
+    try:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
     return Outcome(process.returncode, out.decode(), err.decode())
 
 

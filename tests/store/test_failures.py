@@ -273,14 +273,14 @@ def count_transfers(path, shards):
 def test_whatever_transfer_fails_what_was_acknowledged_is_there(
     quick_folder, host, shards, failure, sticky, full_battery
 ):
-    # The cruellest one at every transfer, also at every commit.
-    step = 1 if full_battery or (failure == "EIO" and not sticky) else 5
+    # The cruellest one at more of them at every commit.
+    step = 1 if full_battery else 3 if failure == "EIO" and not sticky else 9
     fail_each(quick_folder, host, shards, failure, sticky=sticky, start=FAILURES.index(failure), step=step)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_wherever_it_is_interrupted_what_was_acknowledged_is_there(quick_folder, host, shards):
-    fail_each(quick_folder, host, shards, INTERRUPT, sticky=False, start=0, step=1)
+def test_wherever_it_is_interrupted_what_was_acknowledged_is_there(quick_folder, host, shards, full_battery):
+    fail_each(quick_folder, host, shards, INTERRUPT, sticky=False, start=0, step=1 if full_battery else 3)
 
 
 def fail_each(folder, host, shards, failure, *, sticky, start, step):

@@ -145,7 +145,7 @@ def test_a_key_shows_one_of_its_values_while_it_is_put_again_and_again(path):
 
 
 def test_closing_while_others_read_ends_their_reads(path, full_battery):
-    for _life in range(100 if full_battery else 8):
+    for _life in range(100 if full_battery else 5):
         store = siltstone.open(path, shards=2, **SMALL)
         store.put_many(*rows(range(5000)))
         reading = threading.Barrier(5)
@@ -168,7 +168,7 @@ def test_closing_while_others_read_ends_their_reads(path, full_battery):
 
 def test_closing_while_others_write_loses_nothing_that_was_flushed(path, full_battery):
     put = dict.fromkeys(range(4), 0)
-    for _life in range(60 if full_battery else 12):
+    for _life in range(60 if full_battery else 6):
         store = siltstone.open(path, shards=2, **SMALL)
         writing = threading.Barrier(5)
 
@@ -197,8 +197,8 @@ def test_closing_while_others_write_loses_nothing_that_was_flushed(path, full_ba
                 assert_holds(store, range(number * 10_000_000, number * 10_000_000 + count))
 
 
-def test_closing_twice_at_once_is_closing(path):
-    for _life in range(10):
+def test_closing_twice_at_once_is_closing(path, full_battery):
+    for _life in range(20 if full_battery else 5):
         store = siltstone.open(path, shards=2, **SMALL)
         store.put(info(1))
         together(4, lambda _number, store=store: store.close())
