@@ -36,10 +36,10 @@ def test_any_changes_between_incarnations_are_kept(path):
 
 
 def test_an_index_that_reaches_its_budget_goes_on(path):
-    """Ten times what the index may hold; it is incarnated by itself, and nobody is told that it is full."""
+    """Five times what the index may hold; it is incarnated by itself, and nobody is told that it is full."""
     with siltstone.open(path, shards=2, erase_block=SMALL, index_memory=1 << 20) as store:
         limit = store.info().index_records_max
-        names = hashes(range(10 * limit))
+        names = hashes(range(5 * limit))
         values = np.arange(len(names), dtype=np.uint64)
         for start in range(0, len(names), limit // 3):
             part = slice(start, start + limit // 3)
