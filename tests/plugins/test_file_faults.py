@@ -350,7 +350,7 @@ def is_cached(path, offset, length=4096):
 
 
 def test_a_fresh_read_drops_what_was_in_the_cache(tmp_path, monkeypatch):
-    """As it finds itself: the kernel brings a page back from the medium once somebody asks for it, or whether it is there."""
+    """As it finds itself: the kernel brings a page back from the medium once somebody has asked whether it is there."""
     path, left = tmp_path / "volume", []
 
     def looked(*arguments):
