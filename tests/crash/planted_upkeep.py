@@ -76,7 +76,7 @@ def a_sweep_by_what_is_not_flushed(plant: Plant) -> None:
         stream, places, _largest = store.living(
             journal.extent, tail, journal.writer.index, journal.writer.used, keep_deletes=False
         )
-        yield sweeping._Entries(stream, places)
+        yield stream, len(places)
 
     usual = sweeping._named
     plant.setattr(sweeping, "_named", named)

@@ -44,7 +44,9 @@ def sweep(life: StoreLife) -> None:
     shard = life.group.shards[0]
 
     def act() -> None:
-        way = Sweep(shard, Overruling(shard))
+        found = Overruling(shard)
+        found.look()
+        way = Sweep(shard, found)
         while not way.over:
             way.slice()
 

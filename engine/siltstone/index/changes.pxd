@@ -331,6 +331,28 @@ cdef inline int64_t remember_run(Table *table, const uint8_t *stream, Py_ssize_t
     return remembered
 
 
+cdef inline int64_t forget_run(Table *table, const uint8_t *stream, Py_ssize_t size, Patience *patience) noexcept nogil:
+    """Let no slots name deletions of the keys of a run of entries; how many did, or -2 as in `apply_run`."""
+    cdef const uint8_t *key
+    cdef int kind, key_size
+    cdef Py_ssize_t at = 0
+    cdef int64_t forgotten = 0
+    cdef uint64_t hashed
+    cdef uint64_t *slot
+    cdef bint deleted
+    while at < size:
+        if keyed(table, stream + at, &kind, &key, &key_size):
+            hashed = key_hash(table.k0, table.k1, kind, key, key_size)
+            slot = find_slot(table, hashed, kind, key, key_size, patience, &deleted)
+            if patience.damaged:
+                return -2
+            if slot != NULL and deleted:
+                clear(table, slot, hashed, True)
+                forgotten += 1
+        at += stream[at]
+    return forgotten
+
+
 cdef inline void count_entry(Table *table, uint64_t place, const uint8_t *entry, bint with_key) noexcept nogil:
     """Count an entry among those of its journal."""
     cdef Tally *tally = &table.tallies[(place & PLACES) >> OFFSET_BITS]

@@ -19,7 +19,7 @@ import numpy as np
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX
 
-from siltstone.index.changes cimport apply_run, find_slot, remember_run, shrink
+from siltstone.index.changes cimport apply_run, find_slot, forget_run, remember_run, shrink
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
     ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, PARTS_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
@@ -58,6 +58,11 @@ cdef void apply_guarded(void *argument) noexcept nogil:
 cdef void remember_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
     run.done = remember_run(run.table, run.stream, run.size, run.positions, run.place, run.shared, &run.patience)
+
+
+cdef void forget_guarded(void *argument) noexcept nogil:
+    cdef Run *run = <Run *>argument
+    run.done = forget_run(run.table, run.stream, run.size, &run.patience)
 
 
 cdef struct Contains:
@@ -294,6 +299,24 @@ cdef class LogIndex(MappedIndex):
         """
         cdef Run run
         self.carry_out(remember_guarded, &run, journal, stream, positions)
+        return run.done
+
+    def forget_deletions(self, const uint8_t[::1] stream not None):
+        """Forget that the keys of packed entries are deleted, where that is what is known of them: no hash store has
+        them any more. Returns of how many. DamageError where an entry that had to be looked at is damaged.
+        """
+        cdef Run run
+        cdef int failed
+        if stream.shape[0] == 0:
+            return 0
+        self.load(-1)
+        run.table, run.stream, run.size, run.done = &self.table, &stream[0], stream.shape[0], 0
+        run.patience.waits, run.patience.damaged = 0, False
+        with nogil:
+            failed = guarded(forget_guarded, &run)
+        if failed:
+            raise unreadable("forgetting deletions")
+        self.check_done(&run)
         return run.done
 
     cdef int check_done(self, Run *run) except -1:

@@ -323,6 +323,10 @@ class LogStore:
         """Take entries out of the index; see :meth:`siltstone.index.table.LogIndex.drop`."""
         return self.index.drop(stream, places)
 
+    def forget_deletions(self, stream: NDArray[np.uint8]) -> None:
+        """Forget that keys are deleted that no hash store has any more; see :class:`siltstone.index.table.LogIndex`."""
+        self.index.forget_deletions(stream)
+
     def shrink(self) -> None:
         """Give back the memory that the index no longer needs."""
         self.index.shrink()

@@ -13,7 +13,7 @@ from siltstone.format.superblock import CLOSED
 from siltstone.shard.choosing import WORTH, candidates_of, worth_cleaning
 from siltstone.shard.packing import Cleaning
 from siltstone.shard.rolling import freeze
-from siltstone.shard.space import closed_bytes, first_size
+from siltstone.shard.space import closed_bytes
 from siltstone.shard.sweeping import Overruling, Sweep
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class CleaningUp:
         self._merge = merge
         #: by shard the sweep that was begun
         self._sweeps: dict[int, Sweep] = {}
-        #: by shard the hash stores and journals for which a sweep would have given too little
-        self._in_vain: dict[int, object] = {}
+        #: by shard what was found for a sweep that was not begun, and in which hash stores and journals
+        self._found: dict[int, tuple[object, Overruling]] = {}
 
     def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
         """Pack journals of a shard although little of them is dead, until that gives space; False where it does not.
@@ -112,16 +112,18 @@ class CleaningUp:
         superblock = self._volume.superblock
         parts = superblock.hash_stores(shard.number)
         closed = [each for each in superblock.journals(shard.number) if each.state == CLOSED]
-        # What these hold of each other only becomes less.
-        looked_at = (sparing, [(each.id, each.generation) for each in (*parts, *closed)])
-        if not parts or self._in_vain.get(shard.number) == looked_at:
+        if not parts:
             return None
-        length, entries = _length_and_entries(parts)
-        least = max(first_size(superblock.erase_block), int(WORTH * length) if sparing else 0)
+        looked_at = [(each.id, each.generation) for each in (*parts, *closed)]
+        known, overruling = self._found.pop(shard.number, (None, None))
+        # What these hold of each other only becomes less: it is looked for once.
+        if overruling is None or known != looked_at:
+            overruling = Overruling(shard)
         now = self._volume.ports.clock()
-        overruling = Overruling(shard, now + (end - now) / 2)
-        if length * len(overruling) // max(1, entries) < least:
-            self._in_vain[shard.number] = looked_at
+        overruling.look(now + (end - now) / 2)
+        length, entries = _length_and_entries(parts)
+        if length * len(overruling) // max(1, entries) < (int(WORTH * length) if sparing else 1):
+            self._found[shard.number] = looked_at, overruling
             return None
         sweep = self._sweeps[shard.number] = Sweep(shard, overruling)
         return sweep
@@ -133,10 +135,9 @@ class CleaningUp:
         """
         tally = None if shard.journal is None else shard.store.tally(shard.journal.extent)
         length, entries = _length_and_entries(self._volume.superblock.hash_stores(shard.number))
-        first = first_size(self._volume.superblock.erase_block)
         if tally is None or not min(tally.deletions, tally.named):
             return False
-        if length * shard.store.index.tombstones // max(1, entries) < first:
+        if length * shard.store.index.tombstones // max(1, entries) < self._volume.superblock.erase_block:
             return False
         with self._flush_lock:
             freeze(shard, kept=True)
@@ -145,6 +146,7 @@ class CleaningUp:
     def release(self) -> None:
         """Let go of the shards."""
         self._sweeps.clear()
+        self._found.clear()
 
 
 def _length_and_entries(parts: Iterable[Extent]) -> tuple[int, int]:

@@ -12,11 +12,11 @@ were swept and parts that were not; with the journals both say the same.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from siltstone.format.constants import JOURNAL_SIZE_MAX, TYPE_DELETE
+from siltstone.format.constants import JOURNAL_SIZE_MAX
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import sort_by_hash
 from siltstone.log_store.deletions import entry_mask, entry_starts
@@ -27,7 +27,6 @@ from siltstone.shard.packing import clusters_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy import uint64
     from numpy.typing import NDArray
 
     from siltstone.format.superblock import Extent
@@ -41,68 +40,59 @@ _PIECE_CLUSTERS = 64
 _HASHES_END = 1 << 64
 
 
-class _Entries(NamedTuple):
-    """Packed entries and where the index names them."""
-
-    stream: NDArray[np.uint8]
-    places: NDArray[uint64]
-
-    def chosen(self, rows: NDArray[np.bool_]) -> _Entries:
-        return _Entries(self.stream[entry_mask(self.stream, rows)], self.places[rows])
-
-
 class Overruling:
     """Entries of closed journals of a shard that overrule some of its hash stores, by their hashes.
 
-    The index forgets the deletions among those journals' entries that overrule nothing. The caller holds what keeps the
-    shard's closed journals and hash stores as they are.
-
-    :param end: when to go by what was found until then
+    These journals and hash stores stay as they are while :meth:`look` goes through them; the caller sees to that.
     """
 
-    def __init__(self, shard: Shard, end: float = math.inf) -> None:
-        found: list[_Entries] = []
-        size = 0
-        for entries in _named(shard):
-            held = shard.store.index.older.holding(entries.stream, len(entries.places))
-            idle = entries.chosen(~held & _deletes(entries.stream))
-            if len(idle.places):
-                with shard.lock:
-                    shard.store.drop(*idle)
-            overruling = entries.chosen(held)
-            found.append(overruling)
-            size += len(overruling.stream)
-            if size >= _GATHERED_BYTES or shard.volume.ports.clock() > end:
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._named = _named(shard)
+        #: whether all there is was looked through
+        self.is_all = False
+        self._take(np.empty(0, np.uint8))
+
+    def look(self, end: float = math.inf) -> None:
+        """Go on to look for them, until `end` or until there are many.
+
+        The index forgets the deletions in these journals that overrule nothing.
+        """
+        shard = self._shard
+        found = [self._stream]
+        size = len(self._stream)
+        while size < _GATHERED_BYTES and shard.volume.ports.clock() < end:
+            stream, entries = next(self._named, (None, 0))
+            if stream is None:
+                self.is_all = True
                 break
-        stream = np.concatenate([np.empty(0, np.uint8), *(each.stream for each in found)])
-        places = np.concatenate([np.empty(0, np.uint64), *(each.places for each in found)])
-        starts = entry_starts(stream)
-        self._stream, self._hashes, where = sort_by_hash(
-            shard.store.types, shard.volume.superblock.uuid, stream
+            held = shard.store.index.older.holding(stream, entries)
+            with shard.lock:
+                shard.store.forget_deletions(stream[entry_mask(stream, ~held)])
+            found.append(stream[entry_mask(stream, held)])
+            size += len(found[-1])
+        self._take(np.concatenate(found))
+
+    def _take(self, stream: NDArray[np.uint8]) -> None:
+        self._stream, self._hashes, _where = sort_by_hash(
+            self._shard.store.types, self._shard.volume.superblock.uuid, stream
         )
-        self._places = places[np.searchsorted(starts, where)]
         self._starts = np.append(entry_starts(self._stream), len(self._stream))
 
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def since(self, first: int) -> NDArray[np.uint8]:
-        """Those with this hash or a greater one, packed."""
-        return self._stream[self._starts[self._number(first)] :]
-
-    def deletions(self, first: int, end: int) -> _Entries:
-        """Those that delete, from one hash up to another."""
-        low, high = self._number(first), self._number(end)
-        between = _Entries(self._stream[self._starts[low] : self._starts[high]], self._places[low:high])
-        return between.chosen(_deletes(between.stream))
+    def between(self, first: int, end: int) -> NDArray[np.uint8]:
+        """Those from one hash on, and up to another, packed."""
+        return self._stream[self._starts[self._number(first)] : self._starts[self._number(end)]]
 
     def _number(self, first: int) -> int:
         """How many have a smaller hash."""
         return len(self) if first == _HASHES_END else int(np.searchsorted(self._hashes, np.uint64(first)))
 
 
-def _named(shard: Shard) -> Iterator[_Entries]:
-    """What the index names in the closed journals of a shard, those with many deletions first."""
+def _named(shard: Shard) -> Iterator[tuple[NDArray[np.uint8], int]]:
+    """What the index names in the closed journals of a shard, packed, and how many: those with many deletions first."""
     tallies = {
         extent: shard.store.tally(extent)
         for extent in shard.volume.superblock.journals(shard.number)
@@ -118,19 +108,14 @@ def _named(shard: Shard) -> Iterator[_Entries]:
                 stream, places, _largest = shard.store.living(
                     extent, clusters, first, last_used, keep_deletes=False
                 )
-            yield _Entries(stream, places)
-
-
-def _deletes(stream: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    kinds: NDArray[np.bool_] = stream[entry_starts(stream) + 1] == TYPE_DELETE
-    return kinds
+            yield stream, len(places)
 
 
 class Sweep:
     """One way through the hash store of a shard that has but one, from its smallest hash on.
 
     :param shard: its
-    :param overruling: what it is to lose, of :class:`Overruling` when the hash store was the same
+    :param overruling: what it is to lose
     """
 
     def __init__(self, shard: Shard, overruling: Overruling) -> None:
@@ -156,8 +141,9 @@ class Sweep:
             shard,
             parts,
             begin,
-            overruling.since(begin),
-            lambda place: shard.store.drop(*overruling.deletions(begin, _behind(place))),
+            overruling.between(begin, _HASHES_END),
+            # By key, whatever deletes it by now and wherever that is: nothing is left that it could delete.
+            lambda place: shard.store.forget_deletions(overruling.between(begin, _behind(place))),
         )
         self._first = _behind(end)
 

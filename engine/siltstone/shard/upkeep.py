@@ -125,7 +125,7 @@ class Upkeep:
             if not deletes:
                 raise
             with self.lock:
-                if not self._incarnate(shard, kept=True):
+                if not (self._merge(shard, everything=True) or self._incarnate(shard, kept=True)):
                     raise
             return True
 
