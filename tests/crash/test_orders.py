@@ -10,7 +10,7 @@ from order_battery import EXTENTS, OrderBattery, workloads
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_every_short_workload(length, full_battery):
-    battery = OrderBattery(limit=60 if full_battery else 5, seed=length)
+    battery = OrderBattery(limit=60 if full_battery else 2, seed=length)
     for workload in workloads(length):
         battery.run(workload)
     assert battery.states > 300
@@ -21,7 +21,7 @@ def test_longer_workloads(length, full_battery):
     """All of them at full size, else a choice that is the same each time."""
     chosen = list(workloads(length))
     if not full_battery:
-        chosen = random.Random(length).sample(chosen, 60)
+        chosen = random.Random(length).sample(chosen, 40)
     battery = OrderBattery(limit=40 if full_battery else 5, seed=length)
     for workload in chosen:
         battery.run(workload)
