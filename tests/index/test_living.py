@@ -155,6 +155,24 @@ class Journals(RuleBasedStateMachine):
             del self.named[one.key]
         self._forget(number)
 
+    @rule(keys=st.lists(st.integers(0, 40), unique=True, min_size=1))
+    def sweep(self, keys: list[int]) -> None:
+        """The hash store without some of what the index overrules, which then forgets the deletions of that."""
+        swept = [key for key in keys if key in self.older and key in self.named]
+        left = {key: one for key, one in self.older.items() if key not in swept}
+        if not swept or not left:
+            return
+        show_hash_store(self.log.index, left.values())
+        self.older = left
+        gone = [key for key in swept if self.named[key].what == "delete"]
+        # Whatever is said of these keys: it goes by the key alone.
+        forgotten = self.log.index.forget_deletions(
+            packed(Written(0, "put" if key % 3 else "delete", key).packed for key in swept)
+        )
+        assert forgotten == len(gone)
+        for key in gone:
+            del self.named[key]
+
     def _forget(self, number: int) -> None:
         assert self.log.index.tally(number)[3] == 0
         self.log.index.detach(number)

@@ -303,7 +303,7 @@ cdef class LogIndex(MappedIndex):
 
     def forget_deletions(self, const uint8_t[::1] stream not None):
         """Forget that the keys of packed entries are deleted, where that is what is known of them: no hash store has
-        them any more. Returns of how many. DamageError where an entry that had to be looked at is damaged.
+        them any more. Returns how many. DamageError where an entry that had to be looked at is damaged.
         """
         cdef Run run
         cdef int failed
