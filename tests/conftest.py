@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: "smoke" at every commit, "full" by `make battery`
 BATTERY = os.environ.get("SILTSTONE_BATTERY", "smoke")
 
-hypothesis.settings.register_profile("smoke", max_examples=50, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("smoke", max_examples=30, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("full", max_examples=5000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(BATTERY)
 

@@ -83,7 +83,7 @@ def victim():
 
 @pytest.fixture
 def rounds(full_battery):
-    return 3000 if full_battery else 60
+    return 3000 if full_battery else 40
 
 
 def spin(chance: random.Random, longest_s: float) -> None:

@@ -66,7 +66,7 @@ def test_what_is_merged_is_kept_unless_told_otherwise(path):
 @pytest.mark.parametrize("index_memory", [1 << 20, 256 << 20])
 def test_a_full_disk_drops_the_oldest_and_goes_on(tmp_path, index_memory, full_battery):
     """Whether anything was incarnated yet or not: many times what the disk holds."""
-    times = 10 if full_battery else 4
+    times = 10 if full_battery else 3
     with mounted("tmpfs", tmp_path / "disk", "-t", "tmpfs", "-o", "size=12m") as disk:
         with siltstone.open(
             disk / "store.silt",
