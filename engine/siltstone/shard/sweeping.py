@@ -54,10 +54,7 @@ class Overruling:
         self._take(np.empty(0, np.uint8))
 
     def look(self, end: float = math.inf) -> None:
-        """Go on to look for them, until `end` or until there are many.
-
-        The index forgets the deletions in these journals that overrule nothing.
-        """
+        """Go on to look for them, until `end` or until there are many."""
         shard = self._shard
         found = [self._stream]
         size = len(self._stream)
@@ -67,8 +64,6 @@ class Overruling:
                 self.is_all = True
                 break
             held = shard.store.index.older.holding(stream, entries)
-            with shard.lock:
-                shard.store.forget_deletions(stream[entry_mask(stream, ~held)])
             found.append(stream[entry_mask(stream, held)])
             size += len(found[-1])
         self._take(np.concatenate(found))
