@@ -34,9 +34,9 @@ demo: $(INSTALLED)
 	echo "==> second time: everything is known" && \
 	$(BIN)/siltstone dedup "$$folder" --store $(DEMO)
 
-# Side by side, one more than there are processors since many wait, up to four; what is in one file stays in one process.
+# Side by side, on as many processors as there are, up to four; what is in one file stays in one process.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

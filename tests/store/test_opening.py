@@ -21,6 +21,7 @@ def test_any_number_of_shards_serves(path, shards):
     with siltstone.open(path, shards=shards, **SMALL) as store:
         store.put_many(*rows(range(20_000)))
         store.delete_many(hashes(range(0, 20_000, 5)))
+        store.flush()
         held = {extent.shard for extent in store.info().extents if extent.used > 8192}
         assert held == set(range(shards)), "each shard has some"
         assert store.info().shards == shards
