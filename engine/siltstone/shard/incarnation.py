@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from siltstone.shard.shard import Shard
 
 #: journals of at most so many bytes are incarnated together: what they hold lies in memory twice while it is sorted
-_SOURCES_BYTES = JOURNAL_SIZE_MAX
+SOURCES_BYTES = JOURNAL_SIZE_MAX
 #: with more parts of hash stores none is made but by merges, which need some themselves before they make them fewer
 _PARTS_MAX = HASH_STORE_PARTS_MAX - 64
 
@@ -43,9 +43,7 @@ class Oldest(NamedTuple):
     passed: tuple[Extent, ...]
 
 
-def choose_oldest(
-    shard: Shard, *, until: int | None = None, bytes_max: int = _SOURCES_BYTES
-) -> Oldest | None:
+def choose_oldest(shard: Shard, *, until: int | None = None, bytes_max: int = SOURCES_BYTES) -> Oldest | None:
     """The oldest closed journals of a shard, or None where there are none with keys.
 
     :param until: none that comes after this place (`order`) in the replay

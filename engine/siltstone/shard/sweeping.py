@@ -66,7 +66,8 @@ class Overruling:
             held = shard.store.index.older.holding(stream, entries)
             found.append(stream[entry_mask(stream, held)])
             size += len(found[-1])
-        self._take(np.concatenate(found))
+        if len(found) > 1:
+            self._take(np.concatenate(found))
 
     def _take(self, stream: NDArray[np.uint8]) -> None:
         self._stream, self._hashes, _where = sort_by_hash(

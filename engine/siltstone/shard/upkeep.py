@@ -13,7 +13,7 @@ from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
 from siltstone.shard.choosing import candidates_of, choose
 from siltstone.shard.cleaning_up import CleaningUp
-from siltstone.shard.incarnation import Forgetting, Incarnation, choose_oldest
+from siltstone.shard.incarnation import SOURCES_BYTES, Forgetting, Incarnation, choose_oldest
 from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_slice
 from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
@@ -206,12 +206,8 @@ class Upkeep:
     def _incarnate(self, shard: Shard, *, until: int | None = None, kept: bool = False) -> bool:
         # Where a window fills the volume there is space for one, and to find that out takes writing most of them.
         size = end_of_extents(self._volume.superblock)
-        one_by_one = self._full_with.get(shard.number) == size
-        oldest = (
-            choose_oldest(shard, until=until, bytes_max=0)
-            if one_by_one
-            else choose_oldest(shard, until=until)
-        )
+        most = 0 if self._full_with.get(shard.number) == size else SOURCES_BYTES
+        oldest = choose_oldest(shard, until=until, bytes_max=most)
         if oldest is None:
             return False
         # Whoever fills the index faster than housekeeping keeps hash stores few does that too.
