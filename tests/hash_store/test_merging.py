@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from siltstone.errors import DamageError
 from siltstone.hash_store.merging import Merging
-from siltstone.hash_store.sorting import Sorted, sort_by_hash
+from siltstone.hash_store.sorting import Sorted, sort_entries
 from siltstone.hash_store.view import HashStoreView
 from siltstone.index.types import KeyTypes
 
@@ -101,7 +101,7 @@ def test_stores_in_parts_are_merged_as_whole_ones_are(stores, budgets, drop_dele
 @given(STORES, st.lists(ENTRIES, max_size=80), st.booleans(), st.integers(254, 900))
 def test_what_is_overruled_is_left_out(stores, overruling, drop_deletes, chunk_bytes):
     """By keys that are there and others, in any number."""
-    overruled, _hashes, _places = sort_by_hash(TYPES, SECRET, b"".join(overruling))
+    overruled = sort_entries(TYPES, SECRET, [b"".join(overruling)])
     views = views_of(stores)
     merging = Merging(
         [whole(view) if view.records else [] for view in views],

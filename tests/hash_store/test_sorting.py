@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from siltstone.errors import EntryError
 from siltstone.format.kernels import ClusterWriter, SealKey
-from siltstone.hash_store.sorting import cluster_entries, sort_by_hash, sort_entries
+from siltstone.hash_store.sorting import cluster_entries, hashes_of, sort_entries
 
 ENTRIES = entries_of(st.integers(0, 30))
 
@@ -44,27 +44,22 @@ def test_it_is_what_a_dict_sorted_says(streams, drop_deletes):
 
 
 @given(st.lists(ENTRIES, max_size=60))
-def test_by_hash_all_stay_and_it_says_where_each_was(entries):
-    stream = b"".join(entries)
-    found, hashes, places = sort_by_hash(TYPES, SECRET, stream)
-    assert sorted(places.tolist()) == [len(b"".join(entries[:number])) for number in range(len(entries))]
-    assert found.tobytes() == b"".join(stream[at : at + stream[at]] for at in places.tolist())
-    keys = [key_of(one) for one in split(found.tobytes())]
-    assert hashes.tolist() == [page_model.siphash13(SECRET, *key) for key in keys]
-    # Those of one hash as they came.
-    ordered = list(zip(hashes.tolist(), places.tolist(), strict=True))
+def test_the_hashes_are_those_of_the_keys(entries):
+    found = hashes_of(TYPES, SECRET, b"".join(entries))
+    assert found.tolist() == [page_model.siphash13(SECRET, *key_of(one)) for one in entries]
+    ordered = hashes_of(TYPES, SECRET, sort_entries(TYPES, SECRET, [b"".join(entries)])).tolist()
     assert ordered == sorted(ordered)
 
 
-def test_by_hash_what_has_no_key_is_refused():
+def test_what_has_no_key_has_no_hash():
     good = put(SHORT, b"abcde")
     with pytest.raises(EntryError, match="has no key") as caught:
-        sort_by_hash(TYPES, SECRET, good + entry(KEYLESS, b"abc"))
+        hashes_of(TYPES, SECRET, good + entry(KEYLESS, b"abc"))
     assert caught.value.offset == len(good)
     with pytest.raises(EntryError):
-        sort_by_hash(TYPES, SECRET, good[:-1])
+        hashes_of(TYPES, SECRET, good[:-1])
     with pytest.raises(ValueError, match="16"):
-        sort_by_hash(TYPES, b"short", good)
+        hashes_of(TYPES, b"short", good)
 
 
 def test_many_entries_and_many_versions():

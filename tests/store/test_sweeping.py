@@ -15,7 +15,7 @@ import siltstone
 from siltstone.errors import MediumError
 from siltstone.format.constants import CLUSTER_SIZE, TYPE_HASH
 from siltstone.format.superblock import CLOSED
-from siltstone.hash_store.sorting import sort_by_hash
+from siltstone.hash_store.sorting import hashes_of
 from siltstone.log_store.older_views import by_store
 from siltstone.shard import merging, sizing, sweeping
 from siltstone.shard.batches import delete_stream
@@ -96,8 +96,7 @@ def by_hash(store, model):
     there = np.flatnonzero(model.versions >= 0)
     shard = shard_of(store)
     stream = delete_stream(TYPE_HASH, hashes(there))
-    where = sort_by_hash(shard.store.types, shard.volume.superblock.uuid, stream)[2]
-    return there[where // (len(stream) // len(there))]
+    return there[np.argsort(hashes_of(shard.store.types, shard.volume.superblock.uuid, stream))]
 
 
 def one_hash_store(store, model):

@@ -57,7 +57,7 @@ cdef struct Work:
     uint64_t hashed         # of what was read last
     bint drop_deletes
     Older *below            # older stores that stay, or NULL
-    const uint8_t *overruled    # entries whose keys' entries here do not count, by their hashes
+    const uint8_t *overruled    # entries whose keys' entries here do not count, in order
     Py_ssize_t overruled_size   # bytes of them
     Py_ssize_t overruled_at     # the first one that is not behind what is read
     uint64_t overruled_hash     # its
@@ -165,19 +165,14 @@ cdef bint is_overruled(Work *work, uint64_t hashed, const uint8_t *entry) noexce
     cdef Store *store = work.cursors[work.where].store
     cdef Py_ssize_t at = work.overruled_at
     cdef uint64_t other = work.overruled_hash
-    while at < work.overruled_size and other < hashed:
+    while at < work.overruled_size and (other < hashed or (
+            other == hashed and compare_keys(&store.keys, work.overruled + at, entry) < 0)):
         at += work.overruled[at]
         if at < work.overruled_size and not hash_of(store, work.overruled + at, &other):
             other = 0
     work.overruled_at, work.overruled_hash = at, other
-    # Entries of one hash come in any order.
-    while at < work.overruled_size and other == hashed:
-        if compare_keys(&store.keys, work.overruled + at, entry) == 0:
-            return True
-        at += work.overruled[at]
-        if at < work.overruled_size and not hash_of(store, work.overruled + at, &other):
-            other = 0
-    return False
+    return (at < work.overruled_size and other == hashed
+            and compare_keys(&store.keys, work.overruled + at, entry) == 0)
 
 
 cdef void begin_guarded(void *argument) noexcept nogil:
@@ -282,8 +277,8 @@ cdef class Merging:
     :param drop_deletes: leave tombstones out, where nothing older than these stores is kept anywhere
     :param below: the older stores that stay: a tombstone that hid a put in `stores` goes unless it hides one there, so
         that each that is kept stands for one put below it. Without them all are kept
-    :param overruled: packed entries in the order of their hashes, as :func:`siltstone.hash_store.sorting.sort_by_hash`
-        returns them, whose keys have newer entries elsewhere: those here are left out. Kept, nobody may change it
+    :param overruled: packed entries as :func:`siltstone.hash_store.sorting.sort_entries` returns them, whose keys have
+        newer entries elsewhere: those here are left out. Kept, nobody may change it
     """
 
     cdef list stores

@@ -158,6 +158,12 @@ cdef void gather(const Pair *pairs, uint64_t count, uint8_t *out) noexcept nogil
         out += size
 
 
+cdef object without_key(const uint8_t[::1] stream, Py_ssize_t at):
+    """The error for an entry that has no key."""
+    return EntryError(f"the entry at offset {at}, of type {stream[at + 1]:#04x}, has no key", offset=at,
+                      type=stream[at + 1], size=stream[at])
+
+
 def sort_entries(KeyTypes types not None, const uint8_t[::1] secret not None, streams, *, bint drop_deletes=False,
                  bint skip_keyless=False):
     """The newest entry of each key, packed, in the order that a hash store has: (n,) uint8, the caller's own.
@@ -196,8 +202,7 @@ def sort_entries(KeyTypes types not None, const uint8_t[::1] secret not None, st
             with nogil:
                 bad = pair_up(&keys, &stream[0], stream.shape[0], pairs, &count, skip_keyless)
             if bad >= 0:
-                raise EntryError(f"the entry at offset {bad}, of type {stream[bad + 1]:#04x}, has no key", offset=bad,
-                                 type=stream[bad + 1], size=stream[bad])
+                raise without_key(stream, bad)
         with nogil:
             sorted_pairs = sort_pairs(pairs, pairs + total, count)
             kept = leave_newest(&keys, sorted_pairs, count, drop_deletes)
@@ -211,47 +216,27 @@ def sort_entries(KeyTypes types not None, const uint8_t[::1] secret not None, st
         free(pairs)
 
 
-def sort_by_hash(KeyTypes types not None, const uint8_t[::1] secret not None, const uint8_t[::1] stream not None):
-    """Packed entries in the order of their keys' hashes, those of one hash in their order.
-
-    Returns (entries, their hashes, where each was in `stream`): (n,) uint8, uint64 and uint64, the caller's own. Takes
-    32 bytes an entry while it runs. EntryError as :func:`sort_entries`.
-    """
-    cdef Table keys
-    cdef Py_ssize_t total = 0, bad = -1
-    cdef uint64_t count = 0, i
-    cdef Pair *pairs = NULL
-    cdef Pair *sorted_pairs
-    cdef uint8_t[::1] out
-    cdef uint64_t[::1] hashes_view, places_view
-    keys = keys_of(types, secret)
+def hashes_of(KeyTypes types not None, const uint8_t[::1] secret not None, const uint8_t[::1] stream not None):
+    """The hash of each packed entry's key, (n,) uint64. EntryError as :func:`sort_entries`."""
+    cdef Table keys = keys_of(types, secret)
+    cdef Py_ssize_t total = 0, bad = -1, at = 0, i = 0
+    cdef int kind, key_size
+    cdef const uint8_t *key
+    cdef uint64_t[::1] found
     if stream.shape[0]:
         with nogil:
             total = count_entries(&stream[0], stream.shape[0], &bad)
     if bad >= 0:
         raise bad_entry(stream, bad)
-    result, hashes, places = np.empty(stream.shape[0], np.uint8), np.empty(total, np.uint64), np.empty(total, np.uint64)
-    if total == 0:
-        return result, hashes, places
-    out, hashes_view, places_view = result, hashes, places
-    pairs = <Pair *>malloc(2 * total * sizeof(Pair))
-    if pairs == NULL:
-        raise MemoryError(f"no memory to sort {total} entries")
-    try:
-        with nogil:
-            bad = pair_up(&keys, &stream[0], stream.shape[0], pairs, &count, False)
-        if bad >= 0:
-            raise EntryError(f"the entry at offset {bad}, of type {stream[bad + 1]:#04x}, has no key", offset=bad,
-                             type=stream[bad + 1], size=stream[bad])
-        with nogil:
-            sorted_pairs = sort_pairs(pairs, pairs + total, count)
-            gather(sorted_pairs, count, &out[0])
-            for i in range(count):
-                hashes_view[i] = sorted_pairs[i].hashed
-                places_view[i] = <uint64_t>(sorted_pairs[i].entry - &stream[0])
-        return result, hashes, places
-    finally:
-        free(pairs)
+    hashes = np.empty(total, np.uint64)
+    found = hashes
+    while i < total:
+        if not keyed(&keys, &stream[at], &kind, &key, &key_size):
+            raise without_key(stream, at)
+        found[i] = key_hash(keys.k0, keys.k1, kind, key, key_size)
+        at += stream[at]
+        i += 1
+    return hashes
 
 
 cdef class Sorted:

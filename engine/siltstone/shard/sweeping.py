@@ -18,7 +18,7 @@ import numpy as np
 
 from siltstone.format.constants import JOURNAL_SIZE_MAX
 from siltstone.format.superblock import CLOSED
-from siltstone.hash_store.sorting import sort_by_hash
+from siltstone.hash_store.sorting import hashes_of, sort_entries
 from siltstone.log_store.deletions import entry_mask, entry_starts
 from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.merging import rewrite_slice
@@ -70,9 +70,9 @@ class Overruling:
             self._take(np.concatenate(found))
 
     def _take(self, stream: NDArray[np.uint8]) -> None:
-        self._stream, self._hashes, _where = sort_by_hash(
-            self._shard.store.types, self._shard.volume.superblock.uuid, stream
-        )
+        types, secret = self._shard.store.types, self._shard.volume.superblock.uuid
+        self._stream = sort_entries(types, secret, [stream])
+        self._hashes = hashes_of(types, secret, self._stream)
         self._starts = np.append(entry_starts(self._stream), len(self._stream))
 
     def __len__(self) -> int:
