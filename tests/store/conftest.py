@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,9 @@ from store_folders import quick_temporary_folder
 from store_media import Medium, create_settled, open_settled
 
 from siltstone.errors import SiltstoneError
+from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.plugin.host import PluginHost
+from siltstone.shard import sizing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,3 +93,12 @@ def faulty_store(path: Path, host: PluginHost, faults: Faults) -> Iterator[Store
         setattr(faults, hook, nothing)
     with suppress(SiltstoneError):
         opened.close()
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of hash stores have some pages, so that few records lie in many."""
+    chance = random.Random(7)
+    monkeypatch.setattr(
+        sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
+    )

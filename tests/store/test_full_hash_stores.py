@@ -93,19 +93,25 @@ def test_a_full_volume_with_hash_stores_is_cleaned_by_deleting(disk, shards, wor
         assert_versions(store, model.versions)
 
 
+def fill_up(store, incarnated):
+    """Put one key after the other until the volume is full, so many of them into a hash store; how many there are."""
+    keys = 0
+    with pytest.raises(DiskFullError):
+        while True:
+            store.put_many(*rows(range(keys, keys + STEP), 1))
+            keys += STEP
+            if keys == incarnated:
+                store.incarnate()
+    return keys
+
+
 def test_where_the_index_is_full_too_deletions_go_on(disk):
     """The oldest first: all of them lie in hash stores, so that each takes room in the index."""
     run("mount", "-o", "remount,size=16m", disk)
     with siltstone.open(
         disk / "store.silt", shards=1, erase_block=64 * 1024, index_memory=1 << 20, workers=0
     ) as store:
-        keys = 0
-        with pytest.raises(DiskFullError):
-            while True:
-                store.put_many(*rows(range(keys, keys + STEP), 1))
-                keys += STEP
-                if keys == 50_000:
-                    store.incarnate()
+        keys = fill_up(store, 50_000)
         for start in range(0, keys, STEP):
             assert store.delete_many(hashes(range(start, start + STEP))).all()
         found = store.get_many(hashes(range(keys)))[0]
@@ -122,13 +128,7 @@ def test_where_journals_hold_much_that_is_alive_deletions_go_on(disk, mebibytes,
     with siltstone.open(
         disk / "store.silt", shards=1, erase_block=64 * 1024, index_memory=2 << 20, workers=0
     ) as store:
-        keys = 0
-        with pytest.raises(DiskFullError):
-            while True:
-                store.put_many(*rows(range(keys, keys + STEP), 1))
-                keys += STEP
-                if keys == incarnated:
-                    store.incarnate()
+        keys = fill_up(store, incarnated)
         order = np.arange(keys) if oldest else np.random.default_rng(1).permutation(keys)
         for start in range(0, keys, STEP):
             assert store.delete_many(hashes(order[start : start + STEP])).all()

@@ -7,73 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from parts_model import KEYS, Model, merge_one, shard_of, stores_of
 from store_media import Medium, create_settled, incarnate, open_settled
-from store_records import assert_versions, hashes, rows
+from store_records import hashes
 
 import siltstone
 from siltstone.errors import DamageError, DiskFullError, LogStoreFullError
 from siltstone.format.constants import CLUSTER_SIZE
 from siltstone.format.superblock import EMPTY, KIND_HASH_STORE
-from siltstone.log_store.older_views import by_store, first_hash
+from siltstone.log_store.older_views import first_hash
 from siltstone.shard import filling, incarnation, merging, sizing
 from siltstone.shard.merging import TIER_WIDTH, choose_merge, drop_oldest, merge_slice
 
-KEYS = 1500
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    """Parts of some pages, so that few records lie in many."""
-    chance = random.Random(7)
-    monkeypatch.setattr(
-        sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
-    )
-
-
-class Model:
-    """What a store was given: the version of each key, or none."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = np.random.default_rng(seed)
-        self.versions = np.full(KEYS, -1)
-        self.last = 0
-
-    def put(self, store, count=400):
-        keys = self.chance.choice(KEYS, count, replace=False)
-        self.last += 1
-        store.put_many(*rows(keys, self.last))
-        self.versions[keys] = self.last
-
-    def delete(self, store, count=200):
-        keys = self.chance.choice(KEYS, count, replace=False)
-        assert (store.delete_many(hashes(keys)) == (self.versions[keys] >= 0)).all()
-        self.versions[keys] = -1
-
-    def check(self, store):
-        assert_versions(store, self.versions)
-        assert len(store) >= np.count_nonzero(self.versions >= 0)
-
-    def fill(self, store, times):
-        for _ in range(times):
-            self.put(store)
-            self.delete(store)
-            incarnate(store)
-
-
-def shard_of(store):
-    return store._core.shards.group.shards[0]
-
-
-def stores_of(store):
-    return by_store(shard_of(store).store.hash_stores)
-
-
-def merge_one(store, *, everything=True):
-    """Merge a slice; False where there was nothing to merge."""
-    stores = choose_merge(stores_of(store), everything=everything)
-    if stores:
-        merge_slice(shard_of(store), stores)
-    return bool(stores)
+def fill(model, store, times):
+    """Make so many hash stores of what is put and deleted."""
+    for _ in range(times):
+        model.put(store)
+        model.delete(store)
+        incarnate(store)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -84,7 +38,7 @@ def test_every_slice_leaves_what_was_there(path, host, seed):
     store = open_settled(Medium(str(path)), host)
     slices = 0
     try:
-        model.fill(store, 3)
+        fill(model, store, 3)
         while merge_one(store) and slices < 200:
             slices += 1
             model.check(store)
@@ -93,7 +47,7 @@ def test_every_slice_leaves_what_was_there(path, host, seed):
                 store = open_settled(Medium(str(path)), host)
                 model.check(store)
             if chance.random() < 0.1:
-                model.fill(store, 1)
+                fill(model, store, 1)
                 model.check(store)
         assert 5 < slices < 200
         assert len(stores_of(store)) == 1
@@ -112,7 +66,7 @@ def test_every_slice_leaves_what_was_there(path, host, seed):
 
 def test_a_merge_that_was_begun_is_what_comes_next(store):
     model = Model(1)
-    model.fill(store, TIER_WIDTH + 2)
+    fill(model, store, TIER_WIDTH + 2)
     stores = stores_of(store)
     merge_slice(shard_of(store), stores[1:3])
     begun = [parts for parts in stores_of(store) if first_hash(parts[0]) > 0]
@@ -120,7 +74,7 @@ def test_a_merge_that_was_begun_is_what_comes_next(store):
     for everything in (False, True):
         chosen = choose_merge(stores_of(store), everything=everything)
         assert [parts[0].order for parts in chosen] == [parts[0].order for parts in stores[1:3]]
-    model.fill(store, 1)
+    fill(model, store, 1)
     while len(choose_merge(stores_of(store))) == 2:
         assert merge_one(store, everything=False)
         model.check(store)
@@ -131,7 +85,7 @@ def test_a_merge_that_was_begun_is_what_comes_next(store):
 
 def test_one_store_alone_is_not_merged_with_itself_wherever_it_begins(store):
     model = Model(9)
-    model.fill(store, 1)
+    fill(model, store, 1)
     (parts,) = stores_of(store)
     alone = [tuple(replace(part, part=part.part._replace(first=part.part.first + 1)) for part in parts)]
     for stores in ([parts], alone):
@@ -142,7 +96,7 @@ def test_one_store_alone_is_not_merged_with_itself_wherever_it_begins(store):
 def test_the_next_slice_comes_soon(store):
     """As long as there is one: what keeps house is not left to its next look."""
     model = Model(12)
-    model.fill(store, TIER_WIDTH)
+    fill(model, store, TIER_WIDTH)
     wake, group = store._core.shards._wake, store._core.shards.group
     ticks = 0
     while len(stores_of(store)) > 1:
@@ -156,7 +110,7 @@ def test_the_next_slice_comes_soon(store):
 
 def test_incarnating_all_ends_while_others_put_and_incarnate(store):
     model, group = Model(13), store._core.shards.group
-    model.fill(store, 2)
+    fill(model, store, 2)
     begin = True
     for _step in range(100):
         if not group.upkeep.tidy(incarnate=True, begin=begin):
@@ -171,7 +125,7 @@ def test_incarnating_all_ends_while_others_put_and_incarnate(store):
 
 def test_a_merge_goes_on_where_another_process_took_the_piece_of_space_that_was_known(store, monkeypatch):
     model = Model(14)
-    model.fill(store, 2)
+    fill(model, store, 2)
     usual = filling.take_to_clean
 
     def take(shard, kind, size, **options):
@@ -190,7 +144,7 @@ def test_a_merge_goes_on_where_another_process_took_the_piece_of_space_that_was_
 
 def test_an_index_that_can_list_no_more_parts_says_so_and_merges_go_on(store, monkeypatch):
     model = Model(10)
-    model.fill(store, 2)
+    fill(model, store, 2)
     model.put(store)
     with monkeypatch.context() as patch:
         patch.setattr(incarnation, "_PARTS_MAX", len(shard_of(store).store.hash_stores))
@@ -206,7 +160,7 @@ def test_an_index_that_can_list_no_more_parts_says_so_and_merges_go_on(store, mo
 
 def test_a_slice_whose_rest_cannot_be_counted_leaves_no_extent_behind(store, monkeypatch):
     model = Model(11)
-    model.fill(store, 2)
+    fill(model, store, 2)
     before = store._core.volume.superblock.hash_stores(0)
 
     def taken(*_arguments):
@@ -226,7 +180,7 @@ def test_a_slice_whose_rest_cannot_be_counted_leaves_no_extent_behind(store, mon
 
 def test_the_parts_of_a_store_tile_its_hashes(store):
     model = Model(2)
-    model.fill(store, 2)
+    fill(model, store, 2)
     for parts in stores_of(store):
         assert len(parts) > 2
         firsts = [first_hash(part) for part in parts]
@@ -237,7 +191,7 @@ def test_the_parts_of_a_store_tile_its_hashes(store):
 def test_space_is_freed_as_a_merge_goes_on(store):
     """Beside what there was it takes of each store one part, and the one that is being written."""
     model = Model(3)
-    model.fill(store, TIER_WIDTH)
+    fill(model, store, TIER_WIDTH)
     before = used(store)
     longest = max(part.length for parts in stores_of(store) for part in parts)
     most = before
@@ -255,7 +209,7 @@ def used(store):
 
 def test_the_oldest_goes_with_all_its_parts_also_in_the_middle_of_a_merge(store):
     model = Model(4)
-    model.fill(store, 3)
+    fill(model, store, 3)
     merge_one(store)
     orders = [parts[0].order for parts in stores_of(store)]
     assert drop_oldest(shard_of(store))
@@ -269,7 +223,7 @@ def test_what_is_exported_in_the_middle_of_a_merge_says_what_the_store_says(path
     model = Model(5)
     create_settled(Medium(str(path)), host, shards=1)
     with open_settled(Medium(str(path)), host) as store:
-        model.fill(store, 3)
+        fill(model, store, 3)
         for _ in range(4):
             assert merge_one(store)
     held = set()
@@ -288,7 +242,7 @@ def test_what_is_exported_in_the_middle_of_a_merge_says_what_the_store_says(path
 
 def test_a_slice_that_fails_changes_nothing(store, monkeypatch):
     model = Model(6)
-    model.fill(store, 2)
+    fill(model, store, 2)
     assert merge_one(store)
     before = store._core.volume.superblock
 
@@ -314,7 +268,7 @@ def test_a_damaged_part_stops_its_merge_and_no_other_answer(path, host):
     model = Model(8)
     create_settled(Medium(str(path)), host, shards=1)
     with open_settled(Medium(str(path)), host) as store:
-        model.fill(store, 2)
+        fill(model, store, 2)
         merge_one(store)
         doomed = stores_of(store)[-1][-1]
     with path.open("r+b") as file:

@@ -8,62 +8,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from parts_model import KEYS, Model, merge_one, shard_of
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_versions, digest, hashes, rows
 
 import siltstone
 from siltstone.errors import MediumError
-from siltstone.format.constants import CLUSTER_SIZE, TYPE_HASH
+from siltstone.format.constants import TYPE_HASH
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import hashes_of
-from siltstone.log_store.older_views import by_store
-from siltstone.shard import merging, sizing, sweeping
+from siltstone.shard import merging, sweeping
 from siltstone.shard.batches import delete_stream
 from siltstone.shard.choosing import Run
-from siltstone.shard.merging import choose_merge, merge_slice
 from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
 from siltstone.shard.sweeping import Overruling, Sweep
 
-KEYS = 1500
-
-
-@pytest.fixture(autouse=True)
-def small_parts(monkeypatch):
-    """Parts of some pages, so that few records lie in many."""
-    chance = random.Random(7)
-    monkeypatch.setattr(
-        sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
-    )
-
-
-class Model:
-    """What a store of one shard was given: the version of each key, -1 for none."""
-
-    def __init__(self, seed: int) -> None:
-        self.chance = np.random.default_rng(seed)
-        self.versions = np.full(KEYS, -1)
-        self.last = 0
-
-    def put(self, store, count):
-        keys = self.chance.choice(KEYS, count, replace=False)
-        self.last += 1
-        store.put_many(*rows(keys, self.last))
-        self.versions[keys] = self.last
-
-    def delete(self, store, count):
-        keys = self.chance.choice(KEYS, count, replace=False)
-        assert (store.delete_many(hashes(keys)) == (self.versions[keys] >= 0)).all()
-        self.versions[keys] = -1
-
-    def check(self, store, *, exact=False):
-        assert_versions(store, self.versions)
-        there = np.count_nonzero(self.versions >= 0)
-        assert len(store) == there if exact else len(store) >= there
-
-
-def shard_of(store):
-    return store._core.shards.group.shards[0]
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 def close_journal(store):
@@ -105,8 +66,8 @@ def one_hash_store(store, model):
     upkeep, shard = store._core.shards.group.upkeep, shard_of(store)
     close_journal(store)
     assert upkeep.incarnate(shard)
-    while stores := choose_merge(by_store(shard.store.hash_stores), everything=True):
-        merge_slice(shard, stores)
+    while merge_one(store):
+        pass
     assert len(shard.store.hash_stores) > 5
 
 
@@ -174,25 +135,26 @@ def test_what_comes_meanwhile_counts_more(store):
     assert_versions(store, model.versions)
 
 
-def test_deletions_between_two_slices_are_counted_right(store):
+def swept_in_part(store):
+    """A model of a store with a hash store of which a slice is swept, and the sweep."""
     model = Model(1)
     one_hash_store(store, model)
     overrule(store, model)
     sweep = sweep_of(store)
     sweep.slice()
+    return model, sweep
+
+
+def test_deletions_between_two_slices_are_counted_right(store):
+    model, sweep = swept_in_part(store)
     model.delete(store, 200)
     while not sweep.over:
         sweep.slice()
         model.check(store)
-    assert np.count_nonzero(model.versions >= 0) <= len(store)
 
 
 def test_deletions_that_were_packed_between_two_slices_are_forgotten_all_the_same(store):
-    model = Model(1)
-    one_hash_store(store, model)
-    overrule(store, model)
-    sweep = sweep_of(store)
-    sweep.slice()
+    model, sweep = swept_in_part(store)
     pack_all(store)
     while not sweep.over:
         sweep.slice()
@@ -243,8 +205,8 @@ def test_a_sweep_is_over_once_what_overruled_lies_in_hash_stores_itself(store):
     assert not sweep.over
     assert store._core.shards.group.upkeep.incarnate(shard)
     assert sweep.over
-    while stores := choose_merge(by_store(shard.store.hash_stores), everything=True):
-        merge_slice(shard, stores)
+    while merge_one(store):
+        pass
     assert sweep.over
     model.check(store, exact=True)
 
