@@ -13,13 +13,14 @@ from store_media import Medium, create_settled, open_settled
 from store_records import assert_versions, digest, hashes, rows
 
 import siltstone
-from siltstone.errors import MediumError
+from siltstone.errors import MediumError, StateError
 from siltstone.format.constants import TYPE_HASH
 from siltstone.format.superblock import CLOSED
 from siltstone.hash_store.sorting import hashes_of
 from siltstone.shard import merging, sweeping
 from siltstone.shard.batches import delete_stream
 from siltstone.shard.choosing import Run
+from siltstone.shard.merging import rewrite_slice
 from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
 from siltstone.shard.sweeping import Overruling, Sweep
@@ -311,3 +312,44 @@ def test_where_a_slice_cannot_be_flushed_everything_stays(store, monkeypatch):
     while not sweep.over:
         sweep.slice()
     model.check(store, exact=True)
+
+
+def test_more_than_is_gathered_at_once_goes_in_several_sweeps(store, monkeypatch):
+    model = Model(7)
+    one_hash_store(store, model)
+    overrule(store, model)
+    shard, upkeep = shard_of(store), store._core.shards.group.upkeep
+    monkeypatch.setattr(sweeping, "_PIECE_CLUSTERS", 1)
+    monkeypatch.setattr(sweeping, "_GATHERED_BYTES", 5_000)
+    overruling = Overruling(shard)
+    overruling.look()
+    assert not overruling.is_all
+    while upkeep.condense(shard, sparing=False, end=math.inf):
+        model.check(store)
+    assert len(found_in(shard)) == 0
+    model.check(store, exact=True)
+
+
+def test_deletions_of_the_active_journal_are_swept_for_deletions_alone(store):
+    """It is closed for that, and the next one may be of what is kept: nothing that puts may take."""
+    model = Model(8)
+    one_hash_store(store, model)
+    model.delete(store, 1200)
+    shard, upkeep = shard_of(store), store._core.shards.group.upkeep
+    active = shard.journal.extent.id
+    assert not upkeep.condense(shard, sparing=True, end=math.inf)
+    assert shard.journal.extent.id == active
+    upkeep.condense(shard, sparing=False, end=math.inf)
+    assert shard.journal.extent.id != active
+    model.check(store)
+
+
+def test_a_slice_that_begins_within_a_part_is_refused(store):
+    model = Model(9)
+    one_hash_store(store, model)
+    shard = shard_of(store)
+    before = shard.store.hash_stores
+    with pytest.raises(StateError, match="more than what was merged"):
+        rewrite_slice(shard, before, 1, np.empty(0, np.uint8), lambda place: None)
+    assert shard.store.hash_stores == before
+    model.check(store)
