@@ -12,8 +12,8 @@ from siltstone.format.superblock import CLOSED
 from siltstone.log_store.older_views import by_store, first_hash
 from siltstone.shard.checkpoint import checkpoint_group, due_checkpoints
 from siltstone.shard.choosing import candidates_of, choose
-from siltstone.shard.cleaning_up import CleaningUp
 from siltstone.shard.incarnation import SOURCES_BYTES, Forgetting, Incarnation, choose_oldest
+from siltstone.shard.making_space import MakingSpace
 from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_slice
 from siltstone.shard.packing import Packing
 from siltstone.shard.rolling import freeze
@@ -78,7 +78,7 @@ class Upkeep:
         self._until: dict[int, int] = {}
         #: by shard of how many bytes the volume was when it had no space for a hash store of several journals
         self._full_with: dict[int, int] = {}
-        self._cleaning_up = CleaningUp(
+        self._making_space = MakingSpace(
             volume,
             lambda shard: flush(only=[shard]),
             flush_lock,
@@ -179,14 +179,14 @@ class Upkeep:
             return True
 
     def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
-        """As :meth:`siltstone.shard.cleaning_up.CleaningUp.clean`."""
+        """As :meth:`siltstone.shard.making_space.MakingSpace.clean`."""
         with self.lock:
-            return self._cleaning_up.clean(shard, sparing=sparing, end=end)
+            return self._making_space.clean(shard, sparing=sparing, end=end)
 
     def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
-        """As :meth:`siltstone.shard.cleaning_up.CleaningUp.condense`."""
+        """As :meth:`siltstone.shard.making_space.MakingSpace.condense`."""
         with self.lock:
-            return self._cleaning_up.condense(shard, sparing=sparing, end=end)
+            return self._making_space.condense(shard, sparing=sparing, end=end)
 
     def _relieve(self, shard: Shard) -> None:
         """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
@@ -344,4 +344,4 @@ class Upkeep:
         """Let go of the shards."""
         # Another one, not this one emptied: somebody may be going through it.
         self._shards = {}
-        self._cleaning_up.release()
+        self._making_space.release()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class CleaningUp:
-    """Of the shards of a group, one at a time; the caller sees to that.
+class MakingSpace:
+    """Makes space in the shards of a group, in one at a time; the caller sees to that.
 
     :param volume: theirs
     :param flush: returns once all that was appended to a shard is durable
