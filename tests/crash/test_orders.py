@@ -8,21 +8,14 @@ import pytest
 from order_battery import EXTENTS, OrderBattery, workloads
 
 
-@pytest.mark.parametrize("length", [1, 2])
-def test_every_short_workload(length, full_battery):
-    battery = OrderBattery(limit=60 if full_battery else 2, seed=length)
-    for workload in workloads(length):
-        battery.run(workload)
-    assert battery.states > 300
-
-
-@pytest.mark.parametrize("length", [3, 4])
-def test_longer_workloads(length, full_battery):
+@pytest.mark.parametrize("length", [1, 2, 3, 4])
+def test_every_workload(length, full_battery):
     """All of them at full size, else a choice that is the same each time."""
     chosen = list(workloads(length))
     if not full_battery:
-        chosen = random.Random(length).sample(chosen, 40)
-    battery = OrderBattery(limit=40 if full_battery else 5, seed=length)
+        chosen = random.Random(length).sample(chosen, min(len(chosen), 60 if length < 3 else 40))
+    limits = (60, 2) if length < 3 else (40, 5)
+    battery = OrderBattery(limit=limits[0 if full_battery else 1], seed=length)
     for workload in chosen:
         battery.run(workload)
     assert battery.states > 300

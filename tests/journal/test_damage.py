@@ -182,8 +182,8 @@ CASES = [
     rolled_after_the_note,
     closed_by_recovery,
 ]
-#: where each bit of every used cluster is flipped, at a smoke size and at full size; elsewhere one bit a byte, in turn
-EVERY_BIT: tuple[set[object], set[object]] = (set(), {noted, acknowledged, rolled})
+#: where each bit of every used cluster is flipped at full size; elsewhere one bit a byte, in turn
+EVERY_BIT = {noted, acknowledged, rolled}
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.__name__)
@@ -204,13 +204,15 @@ def test_nothing_is_damaged_yet(case):
 @pytest.mark.parametrize("make", CASES, ids=lambda case: case.__name__)
 def test_every_flipped_bit_of_every_used_cluster(make, full_battery):
     case = make()
-    every_bit = make in EVERY_BIT[full_battery]
+    # At a smoke size one bit of every third byte, in turn.
+    chosen = range(0, CLUSTER, 1 if full_battery else 3)
+    bits_a_byte = 8 if full_battery and make in EVERY_BIT else 1
     data = case.image.medium.data
     seen: Counter[str] = Counter()
     for cluster in used_clusters(case):
         start = case.extent.offset + cluster * CLUSTER
-        for at in range(start, start + CLUSTER):
-            for bit in range(8) if every_bit else (at * 5 % 8,):
+        for at in (start + each for each in chosen):
+            for bit in range(8) if bits_a_byte == 8 else (at * 5 % 8,):
                 data[at] ^= 1 << bit
                 try:
                     seen[case.check(cluster)] += 1
@@ -219,7 +221,7 @@ def test_every_flipped_bit_of_every_used_cluster(make, full_battery):
                         f"bit {bit} of byte {at - start} of cluster {cluster}: {error}"
                     ) from error
                 data[at] ^= 1 << bit
-    bits = CLUSTER * (8 if every_bit else 1)
+    bits = len(chosen) * bits_a_byte
     assert seen.total() == len(used_clusters(case)) * bits
     assert seen[DAMAGED] == bits * list(case.outcomes.values()).count(DAMAGED) > 0
 
