@@ -138,7 +138,7 @@ def one_life(victim, history, path, chance, *, number, shards, workers):
     ("shards", "workers", "share"), [(1, 0, 1), (8, 0, 1), (64, 0, 0.2), (8, 2, 0.08), (2, 1, 0.04)]
 )
 def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shards, workers, share, rounds):
-    rounds = int(rounds * share)
+    rounds = max(6, int(rounds * share))
     base = random.randrange(1 << 32)
     print(f"base of the seeds: {base}")
     acknowledged = opened_in_vain = 0
@@ -156,10 +156,9 @@ def test_what_was_acknowledged_survives_a_kill(victim, quick_folder, host, shard
         check(history, path, host, chance, at=f"round {number}, base {base}")
         if number % LIVES_A_STORE == LIVES_A_STORE - 1:
             path.unlink(missing_ok=True)
-    # Else the loop tests nothing.
-    assert acknowledged > 2 * rounds
-    # Of few rounds there may be none that has any.
-    assert opened_in_vain > rounds // 4 or rounds < 50
+    # Else the loop tests nothing; of few rounds there may be hardly any that has some.
+    assert acknowledged > (0 if rounds < 30 else 2 * rounds)
+    assert opened_in_vain > rounds // 4 or rounds < 30
 
 
 def check(history, path, host, chance, *, at):
