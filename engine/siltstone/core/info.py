@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.format.constants import CLUSTER_SIZE, FORMAT_VERSION, SLOT_CLUSTERS
 from siltstone.format.superblock import (
@@ -20,6 +20,10 @@ from siltstone.volume import allocator
 if TYPE_CHECKING:
     from siltstone.core.core import Core
     from siltstone.format.seal import Position
+    from siltstone.shard.figures import ShardFigures
+
+#: how often the superblock and the shards are looked at until none was changed between the two looks
+_TRIES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,23 @@ def used_bytes(extent: Extent, position: Position | None) -> int:
     return (SLOT_CLUSTERS + position.cluster) * CLUSTER_SIZE
 
 
+def _at_one_time(core: Core) -> tuple[Superblock, tuple[ShardFigures, ...]]:
+    """The superblock, and the figures of the shards as they were with it.
+
+    Where journals are closed faster than they can be looked at, those of a later moment: a journal that was closed in
+    between then shows no used space.
+    """
+    for _try in range(_TRIES):
+        superblock = core.volume.superblock
+        figures = core.shards.figures()
+        if core.volume.superblock.sequence == superblock.sequence:
+            break
+    return superblock, figures
+
+
 def describe(core: Core) -> StoreInfo:
     """The figures of an open store."""
-    superblock: Superblock = core.volume.superblock
-    shards = core.shards.figures()
+    superblock, shards = _at_one_time(core)
     dead = [each.dead for each in shards]
     positions: dict[int, Position] = {
         each.journal: each.position
