@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from siltstone_workers.awake import Awake
 from siltstone_workers.channel import ChannelClosedError
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.messages import Kind, News, expect
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
 
     from siltstone.errors import SiltstoneError
     from siltstone_workers.channel import Message, Receiver
-
-
-#: how long an answer is looked for without sleep: about what a flush of a fast medium takes [seconds]
-AWAKE_SECONDS: Final = 0.0003
 
 
 class Answer:
@@ -65,6 +62,7 @@ class Answers:
         self._is_over = False  # nothing more can be read; who waits is told by `end`
         self._error: Callable[[], SiltstoneError] | None = None
         self._pidfd = pidfd
+        self._awake = Awake()
 
     def expect(self) -> Answer:
         """An answer that somebody will wait for; its `request` goes with the question."""
@@ -117,8 +115,10 @@ class Answers:
         """Read for everybody until one's own answer is here; False after the deadline, True also at the pipe's end."""
         while not answer.has_arrived and not self._is_over:
             if not self._receiver.has_buffered:
-                left = max(0.0, deadline - time.monotonic())
-                ready = wait_readable(self._receiver.reading, self._pidfd, left, AWAKE_SECONDS)
+                begin = time.monotonic()
+                left = max(0.0, deadline - begin)
+                ready = wait_readable(self._receiver.reading, self._pidfd, left, self._awake.seconds)
+                self._awake.took(time.monotonic() - begin)
                 if not ready:
                     return False
                 if not ready & 1:

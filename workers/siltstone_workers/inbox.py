@@ -8,6 +8,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from siltstone_workers.awake import Awake
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.messages import Kind, expect
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from siltstone_workers.channel import Message, Receiver, Sender
 
-#: how long the next message is looked for without sleep [seconds]
-AWAKE_SECONDS: Final = 0.0001
 #: what a call is answered with where nobody has answered yet
 _UNANSWERED: Final = object()
 
@@ -44,6 +43,7 @@ class Inbox:
         self._ids = itertools.count(1)
         self._credit = sender.window
         self._ended: BaseException | None = None
+        self._awake = Awake()
 
     def next_request(self, timeout: float) -> Message | None:
         """The next message that is no answer; None where none came within `timeout` seconds, 0 to look only."""
@@ -113,7 +113,11 @@ class Inbox:
         message: Message | None = None
         ended: BaseException | None = None
         try:
-            message = self._receiver.receive(timeout, awake=AWAKE_SECONDS)
+            begin = time.monotonic()
+            message = self._receiver.receive(timeout, awake=self._awake.seconds)
+            if timeout != 0:
+                # Else it only looked whether there is one.
+                self._awake.took(time.monotonic() - begin)
         except BaseException as error:  # noqa: BLE001 - every thread that waits is told
             ended = error
         with self._condition:

@@ -1,0 +1,127 @@
+"""For how long a wait goes on without sleep: for what comes soon, and not for what does not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siltstone_workers import answers, channel
+from siltstone_workers.answers import Answers
+from siltstone_workers.awake import AWAKE_MAX, Awake
+from siltstone_workers.channel import Receiver, Sender, make_pipe
+from siltstone_workers.inbox import Inbox
+from siltstone_workers.messages import Kind
+from siltstone_workers.waiting import wait_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOON, LATE = AWAKE_MAX / 10, 100 * AWAKE_MAX
+
+
+def after(*waits: float) -> float:
+    awake = Awake()
+    for seconds in waits:
+        awake.took(seconds)
+    return awake.seconds
+
+
+def test_what_comes_soon_is_looked_for_a_little_longer_than_it_takes() -> None:
+    assert SOON < after(*[SOON] * 100) < 4 * SOON
+
+
+def test_what_comes_late_is_not_looked_for() -> None:
+    assert after(*[LATE] * 100) == 0.0
+
+
+def test_one_that_comes_late_does_not_change_it_for_long() -> None:
+    assert after(*[SOON] * 100, 3600.0, *[SOON] * 10) > SOON
+
+
+@given(st.lists(st.floats(0.0, 1e6)))
+def test_it_is_never_looked_for_long(waits: list[float]) -> None:
+    assert 0.0 <= after(*waits) <= AWAKE_MAX
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long each wait was to be without sleep."""
+    found: list[float] = []
+
+    def wait(first: int, second: int, seconds: float, awake: float) -> int:
+        found.append(awake)
+        return wait_readable(first, second, seconds, awake)
+
+    monkeypatch.setattr(answers, "wait_readable", wait)
+    monkeypatch.setattr(channel, "wait_readable", wait)
+    return found
+
+
+def in_turn(send: Callable[[int], None], receive: Callable[[], Any], times: int, pause: float) -> None:
+    """Receive what another thread sends after a pause each time, once it is waited for."""
+    for number in range(times):
+        waiting = threading.Event()
+
+        def reply(number: int = number, waiting: threading.Event = waiting) -> None:
+            waiting.wait()
+            time.sleep(pause)
+            send(number)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        waiting.set()
+        receive()
+        thread.join()
+
+
+def test_answers_that_take_long_are_slept_through(looks: list[float]) -> None:
+    reading, writing = make_pipe()
+    sender, receiver = Sender(writing), Receiver(reading)
+    waiting = Answers(receiver, -1, lambda _news: None, lambda error: pytest.fail(str(error)))
+    expected = [waiting.expect() for _number in range(30)]
+    unread = iter(expected)
+    try:
+        in_turn(
+            lambda number: sender.send([Kind.REPLY, expected[number].request, None, number + 1, []]),
+            lambda: waiting.wait(next(unread), 20.0),
+            len(expected),
+            3 * AWAKE_MAX,
+        )
+    finally:
+        sender.close()
+        receiver.close()
+    assert looks[0] > 0.0
+    assert looks[-1] == 0.0
+
+
+def test_a_worker_that_is_asked_seldom_sleeps_at_once(looks: list[float]) -> None:
+    reading, writing = make_pipe()
+    sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
+    inbox = Inbox(receiver, Sender(other[1]))
+    try:
+        in_turn(
+            lambda number: sender.send([Kind.FLUSH, number]),
+            lambda: inbox.next_request(20.0),
+            30,
+            3 * AWAKE_MAX,
+        )
+        assert looks[0] > 0.0
+        assert looks[-1] == 0.0
+        # To look whether there is one says nothing of how long they take.
+        for _look in range(100):
+            assert inbox.next_request(0.0) is None
+        del looks[:]
+        sender.send([Kind.FLUSH, 1])
+        assert inbox.next_request(20.0) is not None
+        assert looks == [0.0]
+    finally:
+        sender.close()
+        receiver.close()
+        for end in other:
+            os.close(end)
