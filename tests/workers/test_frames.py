@@ -147,6 +147,13 @@ def test_what_the_other_end_would_refuse_is_not_packed(value: Any) -> None:
         pack_value([value])
 
 
+def test_a_value_that_holds_itself_many_times_is_refused_at_once() -> None:
+    value: list[Any] = []
+    value += [value] * 100
+    with pytest.raises(ValueError, match="in one another"):
+        pack_value(value)
+
+
 def test_bulk_in_parts_has_a_limit() -> None:
     assembler = Assembler()
     part = body_of([PART], bytes(BULK_MAX // 4))

@@ -118,7 +118,9 @@ class Answers:
                 begin = time.monotonic()
                 left = max(0.0, deadline - begin)
                 ready = wait_readable(self._receiver.reading, self._pidfd, left, self._awake.seconds)
-                self._awake.took(time.monotonic() - begin)
+                if left:
+                    # Else it only looked whether there is one.
+                    self._awake.took(time.monotonic() - begin)
                 if not ready:
                     return False
                 if not ready & 1:

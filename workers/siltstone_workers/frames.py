@@ -21,7 +21,7 @@ from siltstone.errors import ProtocolError
 from siltstone.format.superblock import SHARDS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -82,8 +82,6 @@ _LIMITS: Final = {
     "max_ext_len": 0,
 }
 _KIND_MAX: Final = 255
-#: what lies in one another
-_NESTING: Final = (list, tuple, dict)
 #: text is what Python has as text, names of files that are no UTF-8 among it
 _TEXT: Final = "surrogatepass"
 
@@ -252,14 +250,15 @@ def _check_depth(value: object) -> None:
 
 
 def _is_deeper(value: object, depth: int) -> bool:
-    level = [value] if isinstance(value, _NESTING) else []
-    # Level by level and without calls: it runs for every message, most of which have two.
-    for _depth in range(depth):
-        if not level:
-            return False
-        items = [each.values() if isinstance(each, dict) else each for each in level]
-        level = [item for each in items for item in each if isinstance(item, _NESTING)]
-    return bool(level)
+    if isinstance(value, dict):
+        items: Iterable[Any] = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    else:
+        return False
+    return depth == 0 or any(
+        _is_deeper(item, depth - 1) for item in items if isinstance(item, list | tuple | dict)
+    )
 
 
 def _shown(error: Exception) -> str:
