@@ -50,11 +50,13 @@ def test_others_answer_while_a_worker_is_away(tmp_path: Path) -> None:
         store.flush()
         # The next one waits for its turn: the gap lasts until the test lets it end.
         keeper = store._core.shards._keepers[0]
-        gate = threading.Event()
+        waits, gate = threading.Event(), threading.Event()
         restart = keeper.place.prepare
-        keeper.place.prepare = lambda: (gate.wait(), restart())[1]
+        keeper.place.prepare = lambda: (waits.set(), gate.wait(), restart())[2]
         kill(pids(store)[0])
-        until(lambda: store.workers()[0].state == "away", "it is away")
+        # Not only that its state says so, which comes before readers are kept out of what it left.
+        until(waits.is_set, "it is away")
+        assert store.workers()[0].state == "away"
         try:
             assert_holds(store, alive)
             store.put(info(alive[0], version=3))
