@@ -45,9 +45,11 @@ setup(
             kernel("index.view"),
             kernel("lookup.reader"),
             kernel("volume.mapping"),
+            kernel("decoding", "siltstone_workers", "workers/siltstone_workers"),
+            kernel("receiver", "siltstone_workers", "workers/siltstone_workers"),
             kernel("waiting", "siltstone_workers", "workers/siltstone_workers"),
         ],
-        include_path=["engine"],
+        include_path=["engine", "workers"],
         nthreads=PROCESSORS,
         compiler_directives={
             "language_level": 3,

@@ -9,7 +9,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from siltstone_workers.channel import Receiver, Sender
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

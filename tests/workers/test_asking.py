@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from siltstone.errors import OutcomeUnknownError
-from siltstone_workers import channel, process
-from siltstone_workers.channel import Sender
+from siltstone_workers import process, sender
 from siltstone_workers.gathering import Batch
 from siltstone_workers.ledger import Ledger
 from siltstone_workers.messages import Kind, News, ShardProgress
 from siltstone_workers.process import WorkerProcess
+from siltstone_workers.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,7 +81,7 @@ def test_an_interrupt_inside_a_message_ends_the_worker_at_the_next(monkeypatch: 
 
     with listening(monkeypatch) as worker:
         with monkeypatch.context() as patch:
-            patch.setattr(channel.os, "writev", writev)
+            patch.setattr(sender.os, "writev", writev)
             with pytest.raises(KeyboardInterrupt):
                 append(worker, 1 << 20)
         # Nothing can be sent to it any more: it must not stay, asked again and again.

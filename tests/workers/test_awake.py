@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siltstone_workers import answers, channel
+from siltstone_workers import answers
 from siltstone_workers.answers import Answers
 from siltstone_workers.awake import AWAKE_MAX, Awake
-from siltstone_workers.channel import Receiver, Sender, make_pipe
 from siltstone_workers.inbox import Inbox
 from siltstone_workers.messages import Kind
+from siltstone_workers.pipes import Message, make_pipe
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 from siltstone_workers.waiting import wait_readable
 
 if TYPE_CHECKING:
@@ -58,8 +60,20 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return wait_readable(first, second, seconds, awake)
 
     monkeypatch.setattr(answers, "wait_readable", wait)
-    monkeypatch.setattr(channel, "wait_readable", wait)
     return found
+
+
+class Watched:
+    """A receiver, and for how long each of its waits was to be without sleep."""
+
+    def __init__(self, receiver: Receiver, looks: list[float]) -> None:
+        self._receiver = receiver
+        self._looks = looks
+
+    def receive(self, timeout: float | None = None, *, awake: float = 0.0) -> Message | None:
+        if timeout != 0:
+            self._looks.append(awake)
+        return self._receiver.receive(timeout, awake=awake)
 
 
 def in_turn(send: Callable[[int], None], receive: Callable[[], Any], times: int, pause: float) -> None:
@@ -99,10 +113,11 @@ def test_answers_that_take_long_are_slept_through(looks: list[float]) -> None:
         receiver.close()
 
 
-def test_a_worker_that_is_asked_seldom_sleeps_at_once(looks: list[float]) -> None:
+def test_a_worker_that_is_asked_seldom_sleeps_at_once() -> None:
     reading, writing = make_pipe()
     sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
-    inbox = Inbox(receiver, Sender(other[1]))
+    looks: list[float] = []
+    inbox = Inbox(Watched(receiver, looks), Sender(other[1]))  # type: ignore[arg-type]
     try:
         in_turn(
             lambda number: sender.send([Kind.FLUSH, number]),

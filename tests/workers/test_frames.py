@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
+import re
 import struct
 import tracemalloc
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -17,7 +17,7 @@ from pipe_pairs import bare_writer
 
 from siltstone.errors import ProtocolError
 from siltstone_workers import frames
-from siltstone_workers.channel import ChannelClosedError
+from siltstone_workers.decoding import Assembler, decode_body
 from siltstone_workers.frames import (
     BULK_MAX,
     DEPTH_MAX,
@@ -26,16 +26,15 @@ from siltstone_workers.frames import (
     PART,
     PREFIX_SIZE,
     VALUE_MAX,
-    Assembler,
-    decode_body,
     encode_frame,
     frame_length,
     pack_value,
     unpack_value,
 )
+from siltstone_workers.pipes import ChannelClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: text as Python has it, which names of files that are no UTF-8 are as well
 TEXT = st.text(st.characters(codec=None, categories=None), max_size=20)
@@ -98,6 +97,49 @@ def test_parts_make_one_bulk_and_dropped_parts_make_none(pieces: list[bytes], dr
     assert bytes(found[1]) == b"".join(pieces)
     # And nothing of it is left for the next.
     assert assembler.take(body_of([9, 2])) == ([9, 2], None)
+
+
+def _forms() -> Iterator[bytes]:
+    """A value of every form that msgpack has, but for extensions."""
+    for code in range(0x100):
+        first = bytes([code])
+        if code <= 0x7F or code >= 0xE0 or code in (0xC0, 0xC2, 0xC3):
+            yield first
+        elif code <= 0x8F:
+            yield first + b"".join(bytes([key, 0xC0]) for key in range(code & 0x0F))
+        elif code <= 0x9F:
+            yield first + b"\xa1x" * (code & 0x0F)
+        elif code <= 0xBF:
+            yield first + b"y" * (code & 0x1F)
+        elif code in (0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB):
+            size = 1 << (code - (0xC4 if code < 0xD0 else 0xD9))
+            for length in (0, 1, 200, 0 if size == 1 else 20_000):
+                yield first + length.to_bytes(size, "big") + b"z" * length
+        elif code in (0xCA, 0xCB, *range(0xCC, 0xD4)):
+            size = 4 << (code - 0xCA) if code < 0xCC else 1 << (code & 3)
+            yield first + b"\x40" * size
+        elif code >= 0xDC:
+            for length in (0, 1, 15, 200):
+                items = [bytes([0xCC, key]) for key in range(length)]
+                yield (
+                    first
+                    + length.to_bytes(2 << (code & 1), "big")
+                    + b"".join(each + b"\xc4\x01b" if code >= 0xDE else each for each in items)
+                )
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, id=form[:6].hex()) for form in _forms()])
+def test_a_value_of_any_form_ends_where_it_does(form: bytes) -> None:
+    message = b"\x93\x09" + form + form
+    expected = msgpack.unpackb(form, strict_map_key=False)
+    assert decode_body(memoryview(message)) == ([9, expected, expected], None)
+    fields, bulk = decode_body(memoryview(message + b"\xc6\x00\x00\x00\x04bulk"))
+    assert fields == [9, expected, expected]
+    assert bulk == b"bulk"
+    # And nothing beyond its end is looked at, where it is cut off.
+    for cut in {1, len(form) // 2, len(form) - 1} - {0}:
+        with pytest.raises(ProtocolError):
+            decode_body(memoryview(message[: len(message) - cut]))
 
 
 def test_bulk_is_neither_copied_in_nor_out() -> None:
@@ -215,7 +257,8 @@ BAD = [
     ("message", "a list that claims more than there is", _body(b"\x92\x09\xdd\xff\xff\xff\xff")),
     ("message", "a map that claims more than there is", _body(b"\x92\x09\xdf\xff\xff\xff\xff")),
     ("message", "text that claims more than there is", _body(b"\x92\x09\xdb\xff\xff\xff\xff")),
-    ("message", "lists without end", _body(b"\x91" * MESSAGE_MAX)),
+    ("depth", "lists without end", _body(b"\x91" * MESSAGE_MAX)),
+    ("message", "a few lists without end", _body(b"\x91" * DEPTH_MAX)),
     ("depth", "one list too deep", _body(msgpack.packb([9, nested(DEPTH_MAX)]))),
     ("depth", "a thousand lists", _body(b"\x91" * 1000 + b"\x09")),
     ("depth", "maps", _body(b"\x92\x09" + b"\x81\x00" * DEPTH_MAX + b"\x00")),
@@ -254,13 +297,8 @@ def test_what_breaks_a_rule_is_refused_by_its_name(rule: str, what: str, act: Ca
 
 
 def test_every_rule_of_a_frame_is_broken_above() -> None:
-    named = {
-        keyword.value.value
-        for node in ast.walk(ast.parse(inspect.getsource(frames)))
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == "rule" and isinstance(keyword.value, ast.Constant)
-    }
+    sources = Path(frames.__file__), Path(frames.__file__).with_name("decoding.pyx")
+    named = {rule for source in sources for rule in re.findall(r'rule="([^"]+)"', source.read_text())}
     assert named == {rule for rule, _what, _act in BAD}
 
 

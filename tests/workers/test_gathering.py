@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from siltstone.errors import ShardAwayError
 from siltstone_workers.answers import Answer
-from siltstone_workers.channel import Receiver, Sender, frame_limit, make_pipe
 from siltstone_workers.gathering import TOGETHER_MAX, Batch, Parcel, gathered
 from siltstone_workers.messages import Kind, append_parts
+from siltstone_workers.pipes import frame_limit, make_pipe
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 
 ROOM = 1000
 

@@ -9,10 +9,12 @@ import pytest
 from pipe_pairs import PATIENCE_S, Task, pipe
 
 from siltstone.errors import DamageError, ProtocolError
-from siltstone_workers.channel import ChannelClosedError, Receiver, Sender
 from siltstone_workers.errors import error_to_wire
 from siltstone_workers.inbox import Inbox
 from siltstone_workers.messages import Kind
+from siltstone_workers.pipes import ChannelClosedError
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from siltstone.errors import ProtocolError
 from siltstone_workers import machine
-from siltstone_workers.channel import Message
 from siltstone_workers.frames import credit_of
 from siltstone_workers.machine import (
     Append,
@@ -29,6 +28,7 @@ from siltstone_workers.machine import (
     WorkerMachine,
 )
 from siltstone_workers.messages import Kind
+from siltstone_workers.pipes import Message
 
 WINDOW = 4096
 GOOD: dict[Kind, tuple[list[Any], bytes | None]] = {

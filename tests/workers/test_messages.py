@@ -34,8 +34,9 @@ from siltstone.shard.changes import (
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers.change_values import change_from_wire, change_to_wire
+from siltstone_workers.decoding import decode_body
 from siltstone_workers.errors import error_to_wire
-from siltstone_workers.frames import decode_body, encode_frame, pack_value, unpack_value
+from siltstone_workers.frames import encode_frame, pack_value, unpack_value
 from siltstone_workers.messages import (
     Kind,
     News,

@@ -16,10 +16,10 @@ from siltstone.shard.changes import TakeEmpty
 from siltstone.shard.space import taken_by
 from siltstone.volume.volume import Volume
 from siltstone_workers.change_values import change_to_wire
-from siltstone_workers.channel import Message
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import pack_value
 from siltstone_workers.messages import Kind
+from siltstone_workers.pipes import Message
 from siltstone_workers.publisher import Publisher
 
 if TYPE_CHECKING:

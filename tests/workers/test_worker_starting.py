@@ -17,9 +17,11 @@ from worker_stores import SMALL, all_serve, ends_within, pids, shared_memory, un
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError
 from siltstone_workers import keeper, process
-from siltstone_workers.channel import Receiver, Sender, make_pipe
 from siltstone_workers.frames import encode_frame
 from siltstone_workers.messages import PROTOCOL_VERSION, Kind
+from siltstone_workers.pipes import make_pipe
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

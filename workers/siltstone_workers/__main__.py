@@ -11,11 +11,13 @@ import sys
 from typing import Final
 
 from siltstone.errors import SiltstoneError
-from siltstone_workers.channel import ChannelClosedError, Message, Receiver, Sender
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.inbox import Inbox
 from siltstone_workers.messages import PROTOCOL_VERSION, Kind, expect
+from siltstone_workers.pipes import ChannelClosedError, Message
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender
 from siltstone_workers.worker import Worker
 
 _PR_SET_PDEATHSIG: Final = 1

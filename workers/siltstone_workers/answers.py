@@ -11,16 +11,17 @@ import time
 from typing import TYPE_CHECKING
 
 from siltstone_workers.awake import Awake
-from siltstone_workers.channel import ChannelClosedError
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.messages import Kind, News, expect
+from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.waiting import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from siltstone.errors import SiltstoneError
-    from siltstone_workers.channel import Message, Receiver
+    from siltstone_workers.pipes import Message
+    from siltstone_workers.receiver import Receiver
 
 
 class Answer:
@@ -57,7 +58,9 @@ class Answers:
         self._broken = broken
         self._ids = itertools.count(1)
         self._expected: dict[int, Answer] = {}
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
+        self._waiting = 0  # threads that wait for the one that reads
         self._someone_reads = False
         self._is_over = False  # nothing more can be read; who waits is told by `end`
         self._error: Callable[[], SiltstoneError] | None = None
@@ -67,7 +70,7 @@ class Answers:
     def expect(self) -> Answer:
         """An answer that somebody will wait for; its `request` goes with the question."""
         answer = Answer(next(self._ids))
-        with self._condition:
+        with self._lock:
             if self._error is not None:
                 raise self._error()
             self._expected[answer.request] = answer
@@ -77,10 +80,10 @@ class Answers:
         """Whether the answer is here within `seconds`."""
         deadline = time.monotonic() + seconds
         while True:
-            with self._condition:
+            with self._lock:
                 while not answer.has_arrived and (self._someone_reads or self._is_over):
                     left = deadline - time.monotonic()
-                    if left <= 0 or not self._condition.wait(left):
+                    if left <= 0 or not self._sleep(left):
                         return answer.has_arrived
                 if answer.has_arrived:
                     return True
@@ -89,25 +92,38 @@ class Answers:
                 if not self._read_until(answer, deadline):
                     return False
             finally:
-                with self._condition:
+                with self._lock:
                     self._someone_reads = False
-                    self._condition.notify_all()
+                    self._wake()
+
+    def _sleep(self, seconds: float | None = None) -> bool:
+        """Wait, with the lock, until something has changed; False where nothing did in time."""
+        self._waiting += 1
+        try:
+            return self._condition.wait(seconds)
+        finally:
+            self._waiting -= 1
+
+    def _wake(self) -> None:
+        """Something has changed: wake, with the lock, whoever waits. Most of the time nobody does."""
+        if self._waiting:
+            self._condition.notify_all()
 
     def end(self, error: Callable[[], SiltstoneError]) -> None:
         """The process is gone: everybody who waits, or will, gets an error of his own."""
-        with self._condition:
+        with self._lock:
             self._is_over = True
             self._error = error
             for answer in self._expected.values():
                 answer.error, answer.has_arrived = error(), True
             self._expected.clear()
-            self._condition.notify_all()
+            self._wake()
 
     def settle(self) -> None:
         """Return once nobody reads the pipe any more, after :meth:`end`."""
-        with self._condition:
+        with self._lock:
             while self._someone_reads:
-                self._condition.wait()
+                self._sleep()
 
     # ---- reading
 
@@ -149,11 +165,11 @@ class Answers:
         found = None if error is None else error_from_wire(error)
         # First: who has an answer finds told what was dealt with before it.
         self._heard(News.from_wire(news))
-        with self._condition:
+        with self._lock:
             answer = self._expected.pop(request, None)
             if answer is None:
                 raise ProtocolError(
                     f"an answer to {request}, which nobody asked", rule="answers", value=request
                 )
             answer.error, answer.bulk, answer.has_arrived = found, message.bulk, True
-            self._condition.notify_all()
+            self._wake()

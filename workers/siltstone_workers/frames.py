@@ -35,16 +35,21 @@ __all__ = [
     "PART",
     "PREFIX_SIZE",
     "VALUE_MAX",
-    "Assembler",
+    "Bytes",
+    "Encoder",
     "credit_of",
-    "decode_body",
     "encode_frame",
     "encode_message",
     "frame_length",
     "frame_of",
     "pack_value",
+    "too_deep",
+    "unpack_message",
     "unpack_value",
 ]
+
+#: bulk, or a piece of it, of which the length is the number of bytes
+Bytes = bytes | bytearray | memoryview
 
 #: of the length in front of each frame [bytes]
 PREFIX_SIZE: Final = 4
@@ -81,7 +86,6 @@ _LIMITS: Final = {
     "max_map_len": 256,
     "max_ext_len": 0,
 }
-_KIND_MAX: Final = 255
 #: text is what Python has as text, names of files that are no UTF-8 among it
 _TEXT: Final = "surrogatepass"
 
@@ -107,9 +111,23 @@ def credit_of(bulk_size: int) -> int:
     return bulk_size + _HEAD_CREDIT
 
 
-def encode_message(message: list[Any] | tuple[Any, ...]) -> bytes:
+class Encoder:
+    """Makes messages, without their bulk, into msgpack. One thread at a time may use it."""
+
+    def __init__(self) -> None:
+        self._pack = msgpack.Packer(use_bin_type=True, unicode_errors=_TEXT).pack
+
+    def encode(self, message: Sequence[Any]) -> bytes:
+        """A message in msgpack."""
+        return _checked(self._pack(message))
+
+
+def encode_message(message: Sequence[Any]) -> bytes:
     """A message in msgpack, without its bulk."""
-    body = bytes(msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT))
+    return _checked(msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT))
+
+
+def _checked(body: bytes) -> bytes:
     if len(body) > MESSAGE_MAX:
         raise ProtocolError(
             f"a message of {len(body)} bytes; at most {MESSAGE_MAX}", rule="message size", value=len(body)
@@ -117,21 +135,24 @@ def encode_message(message: list[Any] | tuple[Any, ...]) -> bytes:
     return body
 
 
-def frame_of(body: bytes, bulk: Sequence[memoryview]) -> list[Buffer]:
+def frame_of(body: bytes, bulk: Sequence[Bytes], size: int) -> list[Bytes]:
     """The pieces of one frame, to be written one after another: an encoded message, and its bulk in pieces, if any.
 
-    `bulk` is not copied.
+    :param bulk: not copied
+    :param size: of all of them [bytes]
     """
     if not bulk:
         return [_PREFIX.pack(len(body)) + body]
-    size = sum(map(len, bulk))
-    head = _PREFIX.pack(len(body) + _BIN32.size + size) + body + _BIN32.pack(_BIN32_CODE, size)
+    head = _PREFIX.pack(len(body) + BULK_HEAD_SIZE + size) + body + _BIN32.pack(_BIN32_CODE, size)
     return [head, *bulk]
 
 
-def encode_frame(message: list[Any] | tuple[Any, ...], bulk: Buffer | None = None) -> list[Buffer]:
+def encode_frame(message: Sequence[Any], bulk: Buffer | None = None) -> list[Bytes]:
     """The pieces of one frame as :func:`frame_of` makes them."""
-    return frame_of(encode_message(message), () if bulk is None else (memoryview(bulk).cast("B"),))
+    if bulk is None:
+        return frame_of(encode_message(message), (), 0)
+    view = memoryview(bulk).cast("B")
+    return frame_of(encode_message(message), (view,), len(view))
 
 
 def frame_length(prefix: Buffer, limit: int) -> int:
@@ -144,69 +165,24 @@ def frame_length(prefix: Buffer, limit: int) -> int:
     return int(length)
 
 
-def decode_body(body: memoryview) -> tuple[list[Any], memoryview | None]:
-    """The message and the bulk in a whole body; the bulk is a view of it. ProtocolError says which rule it breaks."""
-    head = body[:MESSAGE_MAX]
-    rest = body[len(head) :]
+def unpack_message(head: Buffer) -> Any:
+    """What a message in msgpack says, all of it and nothing behind it; ProtocolError where it is none."""
     try:
-        message = msgpack.unpackb(head, **_OPTIONS, **_LIMITS)
-    except msgpack.ExtraData as extra:
-        message, rest = extra.unpacked, body[len(head) - len(extra.extra) :]
+        return msgpack.unpackb(head, **_OPTIONS, **_LIMITS)
     except Exception as error:
         # Its own errors share no base: ValueError and its subclasses for what is no msgpack, or does not end.
         raise ProtocolError(
-            f"no message within {len(head)} bytes: {_shown(error)}", rule="message", value=_shown(error)
-        ) from error
-    _check_depth(message)
-    if not isinstance(message, list) or not message or type(message[0]) is not int:
-        raise ProtocolError(
-            f"a message must be a list that starts with its kind, not {message!r:.80}",
+            f"no message within {memoryview(head).nbytes} bytes: {_shown(error)}",
             rule="message",
-            value=None,
-        )
-    if not 0 <= message[0] <= _KIND_MAX:
-        raise ProtocolError(f"kind {message[0]!r:.40}", rule="kind", value=str(message[0])[:40])
-    if not len(rest):
-        return message, None
-    if len(rest) < _BIN32.size or rest[0] != _BIN32_CODE:
-        raise ProtocolError(f"{len(rest)} bytes behind the message are no bulk", rule="bulk", value=len(rest))
-    (_code, length) = _BIN32.unpack_from(rest)
-    if length != len(rest) - _BIN32.size:
-        raise ProtocolError(
-            f"bulk of {length} bytes in a frame that holds {len(rest) - _BIN32.size} of it",
-            rule="bulk",
-            value=length,
-        )
-    return message, rest[_BIN32.size :]
+            value=_shown(error),
+        ) from error
 
 
-class Assembler:
-    """Puts bulk together that comes in parts; keeps at most :data:`BULK_MAX` bytes."""
-
-    def __init__(self) -> None:
-        self._parts = bytearray()
-
-    def take(self, body: memoryview) -> tuple[list[Any], memoryview | None] | None:
-        """The message in a body, with its whole bulk; None for a part of what comes later."""
-        message, bulk = decode_body(body)
-        if message[0] == DROP:
-            self._parts = bytearray()
-            return None
-        if message[0] != PART and not self._parts:
-            return message, bulk
-        if not bulk:
-            # An empty part as well: any number of them would come to nothing.
-            raise ProtocolError("a part without bulk", rule="part", value=message[0])
-        if len(self._parts) + len(bulk) > BULK_MAX:
-            size = len(self._parts) + len(bulk)
-            raise ProtocolError(
-                f"bulk of {size} bytes and more; at most {BULK_MAX}", rule="bulk size", value=size
-            )
-        self._parts += bulk
-        if message[0] == PART:
-            return None
-        whole, self._parts = self._parts, bytearray()
-        return message, memoryview(whole)
+def too_deep() -> ProtocolError:
+    """The error of a value that is nested too deep."""
+    return ProtocolError(
+        f"more than {DEPTH_MAX} lists and maps in one another", rule="depth", value=DEPTH_MAX
+    )
 
 
 def pack_value(value: object) -> bytes:
@@ -238,15 +214,9 @@ def unpack_value(bulk: memoryview | None) -> Any:
         value = msgpack.unpackb(bulk, **_OPTIONS, **limits)
     except Exception as error:
         raise ProtocolError(f"no value: {_shown(error)}", rule="value", value=_shown(error)) from error
-    _check_depth(value)
-    return value
-
-
-def _check_depth(value: object) -> None:
     if _is_deeper(value, DEPTH_MAX):
-        raise ProtocolError(
-            f"more than {DEPTH_MAX} lists and maps in one another", rule="depth", value=DEPTH_MAX
-        )
+        raise too_deep()
+    return value
 
 
 def _is_deeper(value: object, depth: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
+from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import AppendPart, Kind
 
 if TYPE_CHECKING:
@@ -11,11 +12,11 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from typing_extensions import Buffer
 
     from siltstone_workers.answers import Answer
-    from siltstone_workers.channel import Outgoing
+    from siltstone_workers.frames import Bytes
     from siltstone_workers.ledger import Ledger
+    from siltstone_workers.sender import Outgoing
 
 #: so many batches are told of in a short message
 TOGETHER_MAX: Final = 32
@@ -53,18 +54,28 @@ class Parcel:
 
     def __init__(self) -> None:
         self._parts: list[AppendPart] = []
-        self._bulk: list[Buffer] = []
+        self._bulk: list[Bytes] = []
+        self._size = 0  # of what nobody waits for
         self._waited_for: list[Outgoing] = []
+        self._credit = 0  # for what is waited for
 
     def add(self, sequence: int, batch: Batch, answer: Answer | None) -> None:
         """Take a batch along; it is not copied."""
         ledger, stream, records = batch
-        part = AppendPart(ledger.shard, sequence, records, len(stream))
+        size = len(stream)
+        part = AppendPart(ledger.shard, sequence, records, size)
         if answer is None:
             self._parts.append(part)
             self._bulk.append(stream.data)
+            self._size += size
         else:
             self._waited_for.append(([Kind.APPEND, answer.request, [part]], [stream.data]))
+            self._credit += credit_of(size)
+
+    @property
+    def credit(self) -> int:
+        """What all of it takes of the credit."""
+        return self._credit + (credit_of(self._size) if self._parts else 0)
 
     def messages(self) -> list[Outgoing]:
         """What is to be sent."""
@@ -81,6 +92,11 @@ def gathered(
 
     :param serving: the worker that serves a shard; raises where none does
     """
+    if len(streams) == 1:
+        ((shard, (stream, records)),) = streams.items()
+        process = serving(shard)
+        yield process, [Batch(process.ledgers[shard], stream, records)]
+        return
     waiting: dict[_Where, list[Batch]] = {}
     for shard, (stream, records) in streams.items():
         process = serving(shard)

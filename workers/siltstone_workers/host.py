@@ -22,7 +22,7 @@ from siltstone.shard.replaying import ReplayProgress
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
-from siltstone_workers.gathering import gathered
+from siltstone_workers.gathering import Batch, gathered
 from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.lookups import Lookups
 from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
@@ -229,7 +229,7 @@ class ProcessHost(ShardHost):
             return False
         ((shard, (stream, records)),) = streams.items()
         process = self._serving(shard)
-        if not process.try_append(process.ledgers[shard], stream, records):
+        if not process.try_append(Batch(process.ledgers[shard], stream, records)):
             return False
         self._count_put()
         return True

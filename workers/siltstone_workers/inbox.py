@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from siltstone_workers.channel import Message, Receiver, Sender
+    from siltstone_workers.pipes import Message
+    from siltstone_workers.receiver import Receiver
+    from siltstone_workers.sender import Sender
 
 #: what a call is answered with where nobody has answered yet
 _UNANSWERED: Final = object()
@@ -36,7 +38,9 @@ class Inbox:
     def __init__(self, receiver: Receiver, sender: Sender) -> None:
         self._receiver = receiver
         self._sender = sender
-        self._condition = threading.Condition()
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
+        self._waiting = 0  # threads that wait for the one that reads
         self._someone_reads = False
         self._requests: deque[Message] = deque()
         self._answers: dict[int, Any] = {}
@@ -46,21 +50,27 @@ class Inbox:
         self._awake = Awake()
 
     def next_request(self, timeout: float) -> Message | None:
-        """The next message that is no answer; None where none came within `timeout` seconds, 0 to look only."""
-        self._wait(lambda: bool(self._requests), timeout)
-        with self._condition:
-            return self._requests.popleft() if self._requests else None
+        """The next message that is no answer; None where none came within `timeout` seconds, 0 to look only.
+
+        One thread at a time may ask for them.
+        """
+        if not self._requests:
+            self._wait(self._has_request, timeout)
+        return self._requests.popleft() if self._requests else None
+
+    def _has_request(self) -> bool:
+        return bool(self._requests)
 
     def call(self, kind: Kind, *items: Any, bulk: Buffer | None = None) -> tuple[Any, memoryview | None]:
         """Ask the core and wait: (error as it was sent or None, bulk of the answer)."""
         request = next(self._ids)
-        with self._condition:
+        with self._lock:
             self._answers[request] = _UNANSWERED
         try:
             self._sender.send([kind, request, *items], bulk)
             self._wait(lambda: self._answers[request] is not _UNANSWERED, None)
         finally:
-            with self._condition:
+            with self._lock:
                 answer = self._answers.pop(request)
         error, value = answer
         return None if error is None else error_from_wire(error), value
@@ -84,16 +94,16 @@ class Inbox:
     # ---- inside
 
     def _wait(self, done: Callable[[], bool], timeout: float | None) -> None:
-        """Return once `done`, read under the condition, or the time is over; read the pipe where nobody does."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        """Return once `done`, read under the lock, or the time is over; read the pipe where nobody does."""
+        deadline = time.monotonic() + timeout if timeout else 0.0
         left = timeout
         while True:
-            with self._condition:
+            with self._lock:
                 while (
                     not done() and self._someone_reads and self._ended is None and (left is None or left > 0)
                 ):
-                    self._condition.wait(left)
-                    left = None if deadline is None else deadline - time.monotonic()
+                    self._sleep(left)
+                    left = None if timeout is None else deadline - time.monotonic()
                 if done():
                     return
                 if self._ended is not None:
@@ -101,26 +111,35 @@ class Inbox:
                 if self._someone_reads:
                     return
                 self._someone_reads = True
-            self._read(left)
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                with self._condition:
-                    if self._ended is not None and not done():
-                        raise self._ended
+            if self._read(left, done):
                 return
+            if timeout is not None:
+                left = deadline - time.monotonic() if timeout else 0.0
+                if left <= 0:
+                    return
 
-    def _read(self, timeout: float | None) -> None:
+    def _sleep(self, seconds: float | None) -> None:
+        self._waiting += 1
+        try:
+            self._condition.wait(seconds)
+        finally:
+            self._waiting -= 1
+
+    def _read(self, timeout: float | None, done: Callable[[], bool]) -> bool:
+        """Read one message, for whoever it is; whether it was what is waited for."""
         message: Message | None = None
         ended: BaseException | None = None
         try:
-            begin = time.monotonic()
-            message = self._receiver.receive(timeout, awake=self._awake.seconds)
-            if timeout != 0:
-                # Else it only looked whether there is one.
+            if timeout == 0:
+                message = self._receiver.receive(0.0)
+            else:
+                begin = time.monotonic()
+                message = self._receiver.receive(timeout, awake=self._awake.seconds)
+                # A look alone says nothing of how long they take.
                 self._awake.took(time.monotonic() - begin)
         except BaseException as error:  # noqa: BLE001 - every thread that waits is told
             ended = error
-        with self._condition:
+        with self._lock:
             self._someone_reads = False
             self._ended = self._ended or ended
             try:
@@ -128,7 +147,13 @@ class Inbox:
                     self._deliver(message)
             except ProtocolError as error:
                 self._ended = error
-            self._condition.notify_all()
+            if self._waiting:
+                self._condition.notify_all()
+            if done():
+                return True
+            if self._ended is not None:
+                raise self._ended
+            return False
 
     def _deliver(self, message: Message) -> None:
         kind = message.fields[0]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
 from siltstone.format.superblock_slot import encode_slot
-from siltstone_workers.channel import ChannelClosedError
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.messages import (
@@ -19,6 +18,7 @@ from siltstone_workers.messages import (
     expect,
     recoveries_from_wire,
 )
+from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.process import WorkerProcess
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from siltstone.journal.recovery import JournalRecovery
     from siltstone.volume.volume import Volume
-    from siltstone_workers.channel import Message
     from siltstone_workers.consuming import Consuming
     from siltstone_workers.ledger import Ledger
+    from siltstone_workers.pipes import Message
     from siltstone_workers.place import WorkerPlace
     from siltstone_workers.publisher import Publisher
 

@@ -17,7 +17,7 @@ from siltstone_workers.messages import Kind, append_parts, expect
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from siltstone_workers.channel import Message
+    from siltstone_workers.pipes import Message
 
 #: the part of its window after which a sender is told what was dealt with
 _REPORT_PART: Final = 4

@@ -235,7 +235,7 @@ def progress_from_wire(value: object) -> list[ShardProgress]:
 
 
 def _progress(value: Any) -> list[ShardProgress]:
-    return [ShardProgress(*map(values.count, values.listed(one, 4))) for one in values.listed(value)]
+    return [ShardProgress._make(values.counts(one, 4)) for one in values.listed(value)]
 
 
 def append_parts(value: object) -> list[AppendPart]:
@@ -244,4 +244,4 @@ def append_parts(value: object) -> list[AppendPart]:
 
 
 def _append_parts(value: Any) -> list[AppendPart]:
-    return [AppendPart(*map(values.count, values.listed(one, 4))) for one in values.listed(value)]
+    return [AppendPart._make(values.counts(one, 4)) for one in values.listed(value)]

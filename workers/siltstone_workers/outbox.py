@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import AppendPart, Kind
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone_workers.channel import Outgoing
+    from siltstone_workers.sender import Outgoing
 
 
 class Outbox:
@@ -34,6 +35,11 @@ class Outbox:
         entries += stream.data
         self._last[shard] = sequence, before + records
         self.bytes += len(stream)
+
+    @property
+    def credit(self) -> int:
+        """What the message that carries it takes of the credit."""
+        return credit_of(self.bytes) if self._entries else 0
 
     def take(self) -> list[Outgoing]:
         """The message that carries everything that waits, if anything does; nothing waits any more."""

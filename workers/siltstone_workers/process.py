@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
-from siltstone_workers.channel import ChannelClosedError, Receiver, Sender, SilentError, make_pipes
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
 from siltstone_workers.gathering import Batch, Parcel
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
+from siltstone_workers.pipes import ChannelClosedError, SilentError, make_pipes
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.sender import Sender, outgoing
 from siltstone_workers.starting import describe_exit, identify
 from siltstone_workers.starting import start_worker as _start
 
@@ -29,13 +31,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from siltstone_workers.channel import Message, Outgoing
     from siltstone_workers.ledger import Ledger
+    from siltstone_workers.pipes import Message
+    from siltstone_workers.sender import Outgoing
 
 #: why a process ended, as long as nothing better is known
 _ENDED: Final = "it ended"
-#: messages that need credit: those that carry records
-_COUNTED: Final = (Kind.APPEND, Kind.DELETE)
 #: batches up to this size wait for others, until there are so many bytes of them
 _SMALL_BYTES: Final = 4096
 _OUTBOX_BYTES: Final = 32 * 1024
@@ -65,7 +66,8 @@ class WorkerProcess:
         self.number = number
         self.deadline = deadline
         self.ledgers = ledgers
-        self._credit_condition = threading.Condition(threading.RLock())
+        self._credit_lock = threading.RLock()
+        self._credit_condition = threading.Condition(self._credit_lock)
         self._outbox = Outbox()
         self._is_ending = False
         self._unheard = False  # records were sent, and nothing was heard of the worker since
@@ -108,7 +110,7 @@ class WorkerProcess:
         with self.order:
             self._check_open()
             answer = self._answers.expect()
-            self._post(([kind, answer.request, *items], () if bulk is None else (bulk,)))
+            self._post(outgoing([kind, answer.request, *items], bulk))
             self._is_ending = kind == Kind.END
         return answer
 
@@ -134,37 +136,17 @@ class WorkerProcess:
         A small one waits here for others while the worker has not told that it dealt with the one before, until
         somebody asks for something or there is enough for a message that is worth it; readers find it all the same.
         """
-        answers: list[Answer | None] = []
-        sent: list[tuple[Ledger, int]] = []
-        parcel = Parcel()
         with self.order:
             self._check_open()
-            try:
-                for batch in batches:
-                    ledger, stream, records = batch
-                    sure = ledger.surely_fits(len(stream), records)
-                    answers.append(None if sure else self._answers.expect())
-                    if sure and len(stream) <= _SMALL_BYTES:
-                        self._put_small(ledger, stream, records)
-                    else:
-                        sequence = ledger.send(stream, records, visible=sure)
-                        sent.append((ledger, sequence))
-                        parcel.add(sequence, batch, answers[-1])
-                if sent:
-                    self._post(*parcel.messages())
-            except BaseException:
-                for ledger, sequence in sent:
-                    ledger.cancel(sequence)
-                raise
-            self.sent += len(sent)
-        return answers
+            return self._append(batches)
 
     def append_one(self, batch: Batch) -> Answer | None:
         """As :meth:`append` for one batch."""
         return self.append([batch])[0]
 
-    def try_append(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> bool:
+    def try_append(self, batch: Batch) -> bool:
         """Put a small batch, if that surely fits and neither the worker nor another thread is waited for."""
+        ledger, stream, records = batch
         if len(stream) > _SMALL_BYTES or self._credit < _OUTBOX_BYTES:
             return False
         if not self.order.acquire(blocking=False):
@@ -173,21 +155,35 @@ class WorkerProcess:
             self._check_open()
             if not ledger.surely_fits(len(stream), records) or self._cause is not None:
                 return False
-            self._put_small(ledger, stream, records)
+            self._append([batch])
         finally:
             self.order.release()
         return True
 
-    def _put_small(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> None:
-        sequence = ledger.send(stream, records, visible=True)
+    def _append(self, batches: Sequence[Batch]) -> list[Answer | None]:
+        answers: list[Answer | None] = []
+        sent: list[tuple[Ledger, int]] = []
+        parcel = Parcel()
         try:
-            self._outbox.add(ledger.shard, sequence, stream, records)
-            if not self._unheard or self._outbox.bytes >= _OUTBOX_BYTES:
-                self._post()
+            for batch in batches:
+                ledger, stream, records = batch
+                sure = ledger.surely_fits(len(stream), records)
+                answers.append(None if sure else self._answers.expect())
+                sequence = ledger.send(stream, records, visible=sure)
+                sent.append((ledger, sequence))
+                if sure and len(stream) <= _SMALL_BYTES and (self._unheard or self._outbox.bytes):
+                    self._outbox.add(ledger.shard, sequence, stream, records)
+                else:
+                    parcel.add(sequence, batch, answers[-1])
+            messages = parcel.messages()
+            if messages or self._outbox.bytes >= _OUTBOX_BYTES:
+                self._post(*messages, credit=parcel.credit)
         except BaseException:
-            ledger.cancel(sequence)
+            for ledger, sequence in sent:
+                ledger.cancel(sequence)
             raise
-        self.sent += 1
+        self.sent += len(sent)
+        return answers
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
         """Send keys to be deleted, behind everything that was put before."""
@@ -195,14 +191,17 @@ class WorkerProcess:
         with self.order:
             self._check_open()
             answer = self._answers.expect()
-            self._post(([Kind.DELETE, answer.request, shard, kind, size], [keys.reshape(-1).data]))
+            rows = keys.reshape(-1).data
+            self._post(
+                ([Kind.DELETE, answer.request, shard, kind, size], [rows]), credit=credit_of(len(rows))
+            )
             self.sent += 1
         return answer
 
     def tell(self, *fields: Any, bulk: Buffer | None = None) -> None:
         """Send what has no answer; nothing where the worker is gone."""
         with suppress(WorkerError):
-            self._send([(fields, () if bulk is None else (bulk,))])
+            self._send([outgoing(fields, bulk)])
 
     def _check_open(self) -> None:
         """ClosedError once the worker was told to end its shards: nothing may come behind that.
@@ -214,22 +213,20 @@ class WorkerProcess:
         if self._cause is not None:
             raise self.unknown()
 
-    def _post(self, *last: Outgoing) -> None:
-        """Send what waits in the outbox and these messages, once the worker has room for their records."""
+    def _post(self, *last: Outgoing, credit: int = 0) -> None:
+        """Send what waits in the outbox and these messages, once the worker has room for their records.
+
+        :param credit: what these messages take
+        """
+        credit += self._outbox.credit
         before = self._outbox.take()
-        messages = [*before, *last]
-        credit = sum(
-            credit_of(sum(memoryview(piece).nbytes for piece in bulk))
-            for fields, bulk in messages
-            if fields[0] in _COUNTED
-        )
         taken = 0
         try:
             if credit:
                 self._take_credit(credit)
                 taken = credit
                 self._unheard = True
-            self._send(messages)
+            self._send([*before, *last])
         except BaseException:
             if before:
                 # It was acknowledged, and may never be sent: only the end of the process has the next flush tell so.
@@ -253,7 +250,7 @@ class WorkerProcess:
     def _take_credit(self, size: int) -> None:
         """Wait until the worker has room for messages that take `size` bytes of credit."""
         needed = min(size, self._requests.window)
-        with self._credit_condition:
+        with self._credit_lock:
             if self._credit < needed:
                 end = time.monotonic() + self.deadline
                 while self._credit < needed and self._cause is None:

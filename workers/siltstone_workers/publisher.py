@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from siltstone.format.superblock import Superblock
     from siltstone.volume.volume import Volume
-    from siltstone_workers.channel import Message
+    from siltstone_workers.pipes import Message
     from siltstone_workers.process import WorkerProcess
 
 

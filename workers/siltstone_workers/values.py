@@ -35,6 +35,15 @@ def count(value: Any) -> int:
     return value
 
 
+def counts(value: Any, length: int) -> list[int]:
+    """A list of so many whole numbers that are not negative."""
+    # A loop without calls: it runs for every message.
+    for item in listed(value, length):
+        if type(item) is not int or item < 0:
+            raise ValueError(f"{item!r:.40} is no count")
+    return value  # type: ignore[no-any-return] # looked at just now
+
+
 def hash_of(value: Any) -> int:
     """A hash of 64 bits."""
     if count(value) >= 1 << 64:

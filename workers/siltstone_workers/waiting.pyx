@@ -34,7 +34,7 @@ cdef double now() noexcept nogil:
     return time.tv_sec + time.tv_nsec * 1e-9
 
 
-def wait_readable(int first, int second, double seconds, double awake):
+cpdef int wait_readable(int first, int second, double seconds, double awake) except -1:
     """Which of two descriptors can be read, or has come to its end: bit 0 and bit 1; 0 where neither did in time.
 
     :param second: -1 where there is only one

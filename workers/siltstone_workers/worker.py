@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone.shard.replaying import ReplayProgress
-    from siltstone_workers.channel import Sender
     from siltstone_workers.config import WorkerConfig
     from siltstone_workers.inbox import Inbox
+    from siltstone_workers.sender import Sender
 
 #: seconds between looks at what is due
 _TICK_SECONDS: Final = 0.25

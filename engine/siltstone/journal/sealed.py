@@ -92,7 +92,7 @@ class SealedJournal:
     def is_flushed(self) -> bool:
         """Whether all that was appended is durable."""
         # A flush for the bound may have covered what was then given up.
-        return self._flushed >= self.position
+        return self._flushed >= self.writer.position
 
     @property
     def is_noted(self) -> bool:

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from pipe_pairs import Task, bare_writer, ends, wait_readable
 
 from siltstone.errors import ProtocolError
-from siltstone_workers import channel
-from siltstone_workers.channel import (
-    ChannelClosedError,
-    Sender,
-    SilentError,
-    frame_limit,
-    make_pipe,
-    pipe_size,
-)
+from siltstone_workers import pipes, sender
 from siltstone_workers.frames import DROP, FRAME_MIN, PART, PREFIX_SIZE, encode_frame
+from siltstone_workers.pipes import ChannelClosedError, SilentError, frame_limit, make_pipe, pipe_size
+from siltstone_workers.sender import Sender
 
 KIB = 1024
 SIZES = [4 * KIB, 64 * KIB, 1024 * KIB]
@@ -72,14 +66,14 @@ def test_a_pipe_is_made_as_large_as_may_be_and_inherited_by_nobody() -> None:
 
 
 def test_a_pipe_beyond_what_the_system_allows_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = channel.fcntl.fcntl
+    real = pipes.fcntl.fcntl
 
     def limited(descriptor: int, command: int, value: int = 0) -> int:
-        if command == channel.fcntl.F_SETPIPE_SZ and value > 128 * KIB:
+        if command == pipes.fcntl.F_SETPIPE_SZ and value > 128 * KIB:
             raise PermissionError
         return real(descriptor, command, value)
 
-    monkeypatch.setattr(channel.fcntl, "fcntl", limited)
+    monkeypatch.setattr(pipes.fcntl, "fcntl", limited)
     pair = make_pipe()
     try:
         assert pipe_size(pair[1]) == 128 * KIB
@@ -243,6 +237,7 @@ def test_a_reader_that_takes_little_at_a_time_gets_all_of_it() -> None:
         task = Task(lambda: both.sender.send([9], pattern(15 * KIB)))
         found = b""
         while len(found) < len(whole):
+            wait_readable(both.receiver.reading)
             found += os.read(both.receiver.reading, 700)
         task.result()
     assert found == whole
@@ -294,7 +289,7 @@ def interrupted_writes(monkeypatch: pytest.MonkeyPatch, after: int, taken: int) 
             os.write(descriptor, b"".join(bytes(piece) for piece in pieces)[:taken])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(channel.os, "writev", writev)
+    monkeypatch.setattr(sender.os, "writev", writev)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 20])
@@ -331,7 +326,7 @@ def test_an_interrupt_while_the_pipe_is_full_leaves_nothing_to_be_misunderstood(
 
     with ends(4 * KIB) as both:
         with monkeypatch.context() as patch:
-            patch.setattr(channel.select, "poll", Interrupted)
+            patch.setattr(sender.select, "poll", Interrupted)
             with pytest.raises(KeyboardInterrupt):
                 both.sender.send([9], bytes(50 * KIB))
         with pytest.raises(ChannelClosedError):

@@ -1,0 +1,6 @@
+from typing import Any
+
+def decode_body(body: memoryview) -> tuple[list[Any], memoryview | None]: ...
+
+class Assembler:
+    def take(self, body: memoryview) -> tuple[list[Any], memoryview | None] | None: ...
