@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone_workers.awake import Awake
 from siltstone_workers.errors import ProtocolError, error_from_wire
-from siltstone_workers.messages import Kind, News, expect
+from siltstone_workers.messages import Kind, News, expect, progress_from_wire
 from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.waiting import wait_readable
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from siltstone.errors import SiltstoneError
     from siltstone_workers.pipes import Message
     from siltstone_workers.receiver import Receiver
+
+_REPLY: Final = int(Kind.REPLY)
 
 
 class Answer:
@@ -155,21 +157,20 @@ class Answers:
         return True
 
     def _take(self, message: Message) -> None:
-        if message.fields[0] != Kind.REPLY:
+        fields, bulk = message
+        if fields[0] != _REPLY:
             raise ProtocolError(
-                f"a message of kind {message.fields[0]} among the answers",
-                rule="kind",
-                value=message.fields[0],
+                f"a message of kind {fields[0]} among the answers", rule="kind", value=fields[0]
             )
-        request, error, *news = expect(message.fields, int, (list, None), int, list)
+        request, error, number, shards = expect(fields, int, (list, None), int, list)
         found = None if error is None else error_from_wire(error)
         # First: who has an answer finds told what was dealt with before it.
-        self._heard(News.from_wire(news))
+        self._heard(News(number, progress_from_wire(shards)))
         with self._lock:
             answer = self._expected.pop(request, None)
             if answer is None:
                 raise ProtocolError(
                     f"an answer to {request}, which nobody asked", rule="answers", value=request
                 )
-            answer.error, answer.bulk, answer.has_arrived = found, message.bulk, True
+            answer.error, answer.bulk, answer.has_arrived = found, bulk, True
             self._wake()

@@ -92,11 +92,6 @@ def gathered(
 
     :param serving: the worker that serves a shard; raises where none does
     """
-    if len(streams) == 1:
-        ((shard, (stream, records)),) = streams.items()
-        process = serving(shard)
-        yield process, [Batch(process.ledgers[shard], stream, records)]
-        return
     waiting: dict[_Where, list[Batch]] = {}
     for shard, (stream, records) in streams.items():
         process = serving(shard)

@@ -202,7 +202,8 @@ class ProcessHost(ShardHost):
     # ---- writing
 
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
-        self._check(streams)
+        if self.try_append(streams):
+            return
         waiting: list[tuple[WorkerProcess, Answer, Callable[[], Answer | None]]] = []
         errors: list[SiltstoneError] = []
         try:
@@ -224,15 +225,18 @@ class ProcessHost(ShardHost):
             raise errors.pop(0)
 
     def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        self._check(streams)
+        self.volume.check_process()
+        for stream, _records in streams.values():
+            if len(stream) > FITS_BYTES:
+                check_batch(stream)
         if len(streams) != 1:
             return False
         ((shard, (stream, records)),) = streams.items()
         process = self._serving(shard)
-        if not process.try_append(Batch(process.ledgers[shard], stream, records)):
-            return False
-        self._count_put()
-        return True
+        try:
+            return process.try_append(Batch(process.ledgers[shard], stream, records))
+        finally:
+            self._count_put()
 
     def _count_put(self) -> None:
         with self._count_lock:
@@ -241,12 +245,6 @@ class ProcessHost(ShardHost):
     @property
     def waits_for_others(self) -> bool:
         return True
-
-    def _check(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
-        self.volume.check_process()
-        for stream, _records in streams.values():
-            if len(stream) > FITS_BYTES:
-                check_batch(stream)
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         self.volume.check_process()

@@ -58,6 +58,11 @@ class Inbox:
             self._wait(self._has_request, timeout)
         return self._requests.popleft() if self._requests else None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a message has been read already that nobody has been given."""
+        return bool(self._requests) or self._receiver.has_buffered
+
     def _has_request(self) -> bool:
         return bool(self._requests)
 
@@ -99,24 +104,30 @@ class Inbox:
         left = timeout
         while True:
             with self._lock:
-                while (
-                    not done() and self._someone_reads and self._ended is None and (left is None or left > 0)
-                ):
+                while not self._is_over(done):
+                    if not self._someone_reads:
+                        self._someone_reads = True
+                        break
+                    if left is not None and left <= 0:
+                        return
                     self._sleep(left)
                     left = None if timeout is None else deadline - time.monotonic()
-                if done():
+                else:
                     return
-                if self._ended is not None:
-                    raise self._ended
-                if self._someone_reads:
-                    return
-                self._someone_reads = True
-            if self._read(left, done):
+            if self._read(left, done) or timeout == 0:
                 return
             if timeout is not None:
-                left = deadline - time.monotonic() if timeout else 0.0
+                left = deadline - time.monotonic()
                 if left <= 0:
                     return
+
+    def _is_over(self, done: Callable[[], bool]) -> bool:
+        """Whether what is waited for is here; raises where it will not come."""
+        if done():
+            return True
+        if self._ended is not None:
+            raise self._ended
+        return False
 
     def _sleep(self, seconds: float | None) -> None:
         self._waiting += 1
@@ -149,11 +160,7 @@ class Inbox:
                 self._ended = error
             if self._waiting:
                 self._condition.notify_all()
-            if done():
-                return True
-            if self._ended is not None:
-                raise self._ended
-            return False
+            return self._is_over(done)
 
     def _deliver(self, message: Message) -> None:
         kind = message.fields[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _REPORT_PART: Final = 4
 #: messages that are still dealt with before a flush that somebody waits for
 _COVERED_MAX: Final = 256
+#: as a plain number: to look a member of Kind up costs more than all else about most messages' kinds
+_APPEND: Final = int(Kind.APPEND)
 
 
 class State(Enum):
@@ -51,8 +53,7 @@ class Serve:
     consumed: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """Append packed entries as one batch; answer where `request` is not 0."""
 
     request: int
@@ -145,8 +146,9 @@ class WorkerMachine:
         """A message of the core came; what is to be done at once. ProtocolError where it breaks a rule."""
         fields = message.fields
         kind = fields[0]
-        self._since_flush += bool(self._flushes)
-        if kind == Kind.APPEND:
+        if self._flushes:
+            self._since_flush += 1
+        if kind == _APPEND:
             return self._append(message)
         if kind == Kind.DELETE:
             return [self._delete(message)]
@@ -241,27 +243,26 @@ class WorkerMachine:
         request, sent = expect(message.fields, int, list)
         self._must_be(State.SERVING, Kind.APPEND)
         entries, parts = self._bulk(message), append_parts(sent)
-        if not parts or (request and len(parts) > 1) or sum(part.size for part in parts) != len(entries):
+        instructions: list[Instruction] = []
+        at = 0
+        # That of the message is the first one's.
+        more = credit_of(0)
+        for shard, sequence, records, size in parts:
+            self._must_own(shard)
+            last = self._sequences.get(shard, 0)
+            if sequence <= last:
+                raise ProtocolError(
+                    f"shard {shard}: append {sequence} after {last}", rule="sequences rise", value=sequence
+                )
+            self._sequences[shard] = sequence
+            batch = entries[at : at + size]
+            at += size
+            instructions.append(Append(request, shard, sequence, records, batch, size + more))
+            more = 0
+        if not parts or (request and len(parts) > 1) or at != len(entries):
             raise ProtocolError(
                 f"{len(parts)} batches in {len(entries)} bytes", rule="batches", value=len(parts)
             )
-        instructions: list[Instruction] = []
-        at = 0
-        for part in parts:
-            self._must_own(part.shard)
-            last = self._sequences.get(part.shard, 0)
-            if part.sequence <= last:
-                raise ProtocolError(
-                    f"shard {part.shard}: append {part.sequence} after {last}",
-                    rule="sequences rise",
-                    value=part.sequence,
-                )
-            self._sequences[part.shard] = part.sequence
-            batch = entries[at : at + part.size]
-            at += part.size
-            # That of the message is the first one's.
-            credit = part.size if instructions else credit_of(len(entries)) - len(entries) + part.size
-            instructions.append(Append(request, part.shard, part.sequence, part.records, batch, credit))
         return instructions
 
     def _delete(self, message: Message) -> Delete:

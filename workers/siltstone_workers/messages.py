@@ -124,7 +124,7 @@ class AppendPart(NamedTuple):
 
 def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> list[Any]:
     """The items behind the kind of a message, if they are of these types; ProtocolError where they are not."""
-    items = list(fields[1:])
+    _kind, *items = fields
     if len(items) != len(kinds):
         raise _unfitting(fields)
     # A loop without calls: it runs for every message.

@@ -153,7 +153,7 @@ class WorkerProcess:
             return False
         try:
             self._check_open()
-            if not ledger.surely_fits(len(stream), records) or self._cause is not None:
+            if self._cause is not None or not ledger.surely_fits(len(stream), records):
                 return False
             self._append([batch])
         finally:

@@ -85,12 +85,11 @@ class Worker:
             message = self._inbox.next_request(self._patience())
             if message is not None:
                 instructions = self._machine.receive(message)
-            elif self._machine.must_look:
-                instructions = self._machine.drained()
             else:
                 self._report()
-                continue
-            if self._machine.flush_is_due:
+                instructions = []
+            # A flush covers what has been read already; to look for more would keep waiting who asked for it.
+            if self._machine.flush_is_due or not self._inbox.has_more:
                 instructions += self._machine.drained()
             for instruction in instructions:
                 if isinstance(instruction, machine.Exit):
@@ -100,6 +99,7 @@ class Worker:
     def _patience(self) -> float:
         """How long to wait for the next message [seconds]."""
         if self._machine.must_look:
+            # More had been read; another thread may have taken what it was.
             return 0.0
         return _REPORT_SECONDS if self._machine.has_news else _IDLE_SECONDS
 
@@ -245,7 +245,7 @@ class Worker:
         found = []
         for number, sequence in touched.items():
             shard = self._shards().shards[number]
-            found.append([number, sequence, shard.room, shard.store.room])
+            found.append((number, sequence, shard.room, shard.store.room))
         return self._reports, found
 
     # ---- housekeeping

@@ -173,9 +173,10 @@ class Shard:
     @property
     def room(self) -> int:
         """Bytes of entries that surely can be appended without more space: in the active journal, or the spare."""
-        if self.broken is not None or self.journal is None or self.journal.poison is not None:
+        journal = self.journal
+        if self.broken is not None or journal is None or journal.poison is not None:
             return 0
-        room = 0 if self.journal.given_up or self.last_room else self.journal.room
+        room = 0 if journal.given_up or self.last_room else journal.room
         spare = self.spare
         # All that is on its way may go to the next journal, but it does not pour into both.
         return room if spare is None or spare.poison is not None else max(room, spare.room)
