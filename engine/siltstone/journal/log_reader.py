@@ -72,7 +72,18 @@ class LogReader:
     def slot(self, number: int) -> TailCopy | None:
         """Tail slot 0 or 1, or None where it is not valid."""
         offset = self.extent.offset + number * CLUSTER_SIZE
-        cluster = bytes(self.backend.read(offset, CLUSTER_SIZE, fresh=self.fresh))
+        return self._copy(number, bytes(self.backend.read(offset, CLUSTER_SIZE, fresh=self.fresh)))
+
+    def slots(self) -> list[TailCopy]:
+        """The tail slots that are valid, read in one go."""
+        data = bytes(self.backend.read(self.extent.offset, SLOT_CLUSTERS * CLUSTER_SIZE, fresh=self.fresh))
+        copies = [
+            self._copy(number, data[number * CLUSTER_SIZE : (number + 1) * CLUSTER_SIZE])
+            for number in range(SLOT_CLUSTERS)
+        ]
+        return [copy for copy in copies if copy is not None]
+
+    def _copy(self, number: int, cluster: bytes) -> TailCopy | None:
         if not is_valid(self.key, cluster):
             return None
         seal = parse_seal(cluster)

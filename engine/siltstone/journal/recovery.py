@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siltstone.errors import DamageError, MediumError
-from siltstone.format.constants import NO_BOUNDARY, UNFLUSHED_CLUSTERS_MAX
+from siltstone.format.constants import NO_BOUNDARY, SLOT_CLUSTERS, UNFLUSHED_CLUSTERS_MAX
 from siltstone.format.kernels import split_entries
 from siltstone.format.seal import End, Position, parse_seal, seals_of
 from siltstone.journal.log_reader import CHUNK_CLUSTERS, LogReader, TailCopy, valid_flags
@@ -54,7 +54,7 @@ def recover(
     Raises DamageError where durable entries are not there, MediumError where the medium cannot be read.
     """
     reader = LogReader(backend, uuid, extent, fresh=True)
-    slots = [copy for copy in (_slot(reader, number, unreadable_is_torn) for number in (0, 1)) if copy]
+    slots = _slots(reader, unreadable_is_torn)
     if not slots:
         raise DamageError(
             f"{backend.url}: journal {extent.id}: both tail slots at byte {extent.offset} of the volume are damaged",
@@ -64,8 +64,8 @@ def recover(
         )
     durable = _known_durable(slots, extent)
     # What was closed cleanly was flushed: up to its end the replay checks it, from there on nothing may be.
-    start = extent.end.cluster if clean and extent.end is not None else 0
-    count, unreadable = _count_log(reader, start, unreadable_is_torn)
+    known = extent.end if clean else None
+    count, unreadable = _count_log(reader, known, unreadable_is_torn)
     if not clean:
         # `clean` was cleared, durably, before anything was written behind `end`: where it stands, nothing was.
         durable = max(durable, _durable_behind(reader, count, unreadable_is_torn))
@@ -92,6 +92,15 @@ def recover(
     return _report(reader, end, durable, found, tail, torn=any(copy.seal.index > count for copy in slots))
 
 
+def _slots(reader: LogReader, unreadable_is_torn: bool) -> list[TailCopy]:
+    try:
+        return reader.slots()
+    except MediumError:
+        # One by one: the error names the one that cannot be read, or the other is heard.
+        copies = (_slot(reader, number, unreadable_is_torn) for number in range(SLOT_CLUSTERS))
+        return [copy for copy in copies if copy is not None]
+
+
 def _slot(reader: LogReader, number: int, unreadable_is_torn: bool) -> TailCopy | None:
     try:
         return reader.slot(number)
@@ -112,12 +121,15 @@ def _known_durable(slots: list[TailCopy], extent: Extent) -> Position:
     return max(positions)
 
 
-def _count_log(reader: LogReader, count: int, unreadable_is_torn: bool) -> tuple[int, MediumError | None]:
-    """Step 3: how many log clusters from the start are valid, the first `count` of them taken for granted; and the
+def _count_log(
+    reader: LogReader, known: End | None, unreadable_is_torn: bool
+) -> tuple[int, MediumError | None]:
+    """Step 3: how many log clusters from the start are valid, those before a `known` end taken for granted; and the
     read error that ended the count, if one did."""
     stop = reader.clusters - 1  # the last one is only ever a tail
-    # Where a start is given, the log most likely ends there.
-    step = 1 if count else CHUNK_CLUSTERS
+    count = 0 if known is None else known.cluster
+    # At an end that is known the log most likely ends.
+    step = CHUNK_CLUSTERS if known is None else 1
     while count < stop:
         want = min(step, stop - count)
         step = CHUNK_CLUSTERS
