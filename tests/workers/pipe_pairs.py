@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from siltstone_workers.frames import encode_frame
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender
 
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 
 #: longer than anything here takes, short enough to end a test that hangs [s]
 PATIENCE_S = 30.0
+
+
+def frame(message: list[Any], bulk: bytes | None = None) -> bytes:
+    """The bytes of one frame."""
+    return b"".join(bytes(piece) for piece in encode_frame(message, bulk))
+
+
+def pattern(size: int) -> bytes:
+    """So many bytes that tell where they are cut."""
+    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 def pipe(size: int | None = None) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from worker_stores import ends_within
 
 from siltstone.errors import OutcomeUnknownError
 from siltstone_workers import process, sender
@@ -25,36 +26,52 @@ if TYPE_CHECKING:
 LISTENER = "import os, sys\nwhile os.read(int(sys.argv[1]), 1 << 20): pass"
 
 
-class Nobody:
-    """Readers that nobody is."""
+class Readers:
+    """What readers find that is on its way."""
 
-    def add(self, *_what: Any) -> None:
-        pass
+    def __init__(self) -> None:
+        self.found: set[int] = set()
 
-    cancel = retire = add
+    def add(self, sequence: int, _stream: Any) -> None:
+        self.found.add(sequence)
+
+    def cancel(self, sequence: int) -> None:
+        self.found.discard(sequence)
+
+    def retire(self, sequence: int) -> None:
+        self.found = {each for each in self.found if each > sequence}
 
 
 @contextmanager
-def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
+def listening(monkeypatch: pytest.MonkeyPatch, shards: int = 1) -> Iterator[WorkerProcess]:
     def start(pipes: list[int], inherited: Sequence[int], *_path: Any) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-S", "-c", LISTENER, *map(str, pipes)], pass_fds=(*pipes, *inherited)
         )
 
     monkeypatch.setattr(process, "_start", start)
-    ledger = Ledger(0, Nobody())  # type: ignore[arg-type]
-    worker = WorkerProcess(0, 20.0, [], {0: ledger})
+    ledgers = {shard: Ledger(shard, Readers()) for shard in range(shards)}  # type: ignore[arg-type]
+    worker = WorkerProcess(0, 20.0, [], ledgers)
     try:
         # Everything fits: nobody waits for an answer.
-        worker.hear(News(1, [ShardProgress(0, 0, 1 << 40, 1 << 40)]))
+        worker.hear(News(1, [ShardProgress(shard, 0, 1 << 40, 1 << 40) for shard in ledgers]))
         yield worker
     finally:
         assert worker.end("the test is over", 20.0)
         worker.release()
 
 
+def batch(worker: WorkerProcess, size: int, shard: int = 0) -> Batch:
+    return Batch(worker.ledgers[shard], np.zeros(size, np.uint8), 1)
+
+
 def append(worker: WorkerProcess, size: int) -> None:
-    assert worker.append_one(Batch(worker.ledgers[0], np.zeros(size, np.uint8), 1)) is None
+    assert worker.append_one(batch(worker, size)) is None
+
+
+def found(worker: WorkerProcess, shard: int = 0) -> set[int]:
+    """Sequences of what readers find on its way."""
+    return worker.ledgers[shard].pending.found  # type: ignore[attr-defined,no-any-return]
 
 
 def test_an_interrupt_between_parts_keeps_no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +127,60 @@ def test_an_interrupt_that_keeps_back_what_was_acknowledged_ends_the_worker(
         assert worker.sent > worker.flushed
         with pytest.raises(OutcomeUnknownError):
             append(worker, 1 << 20)
+
+
+# ---- what is asked while others hear news
+
+
+def test_what_surely_fitted_when_it_was_looked_at_is_not_waited_for_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual, looks = Ledger.surely_fits, iter([True])
+
+    def fits(self: Ledger, size: int, records: int) -> bool:
+        fitted = usual(self, size, records)
+        if next(looks, False):
+            # Right behind the look another thread hears that nothing fits any more.
+            self.nothing_fits()
+        return fitted
+
+    with listening(monkeypatch) as worker:
+        monkeypatch.setattr(Ledger, "surely_fits", fits)
+        assert worker.try_append(batch(worker, 100))
+        # It returned as if it was put: so it must be found, and its failure, told to nobody, be told to a flush.
+        assert found(worker) == {1}
+        assert worker.sent == 1
+        assert not worker.try_append(batch(worker, 100))
+        assert found(worker) == {1}
+
+
+def test_an_interrupt_between_batches_hides_none_that_will_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(monkeypatch, shards=2) as worker:
+        # The worker has not told of this one: what comes next waits here.
+        append(worker, 100)
+        usual = Ledger.send
+
+        def send(self: Ledger, *what: Any, visible: bool) -> int:
+            if self.shard == 1:
+                raise KeyboardInterrupt
+            return usual(self, *what, visible=visible)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Ledger, "send", send)
+            with pytest.raises(KeyboardInterrupt):
+                worker.append([batch(worker, 100), batch(worker, 100, shard=1)])
+        # It will be sent with the next: so it stays found, and a flush has something to cover.
+        assert found(worker) == {1, 2}
+        assert found(worker, 1) == set()
+        assert worker.sent == 2
+
+
+def test_a_try_waits_for_no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listening(monkeypatch) as worker:
+        append(worker, worker._requests.window - 33_000)
+        # These wait for company, and with one more there would be enough to send them.
+        for _ in range(8):
+            assert worker.try_append(batch(worker, 4000))
+        with ends_within(0.0):
+            assert not worker.try_append(batch(worker, 4000))
+        assert worker.cause == ""

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipe_pairs import Task, bare_writer, ends, wait_readable
+from pipe_pairs import Task, bare_writer, ends, frame, pattern, wait_readable
 
 from siltstone.errors import ProtocolError
-from siltstone_workers import pipes, sender
-from siltstone_workers.frames import DROP, FRAME_MIN, PART, PREFIX_SIZE, encode_frame
+from siltstone_workers import pipes
+from siltstone_workers.frames import DROP, FRAME_MIN, PART, PREFIX_SIZE
 from siltstone_workers.pipes import ChannelClosedError, SilentError, frame_limit, make_pipe, pipe_size
-from siltstone_workers.sender import Sender
 
 KIB = 1024
 SIZES = [4 * KIB, 64 * KIB, 1024 * KIB]
-
-
-def frame(message: list[Any], bulk: bytes | None = None) -> bytes:
-    return b"".join(bytes(piece) for piece in encode_frame(message, bulk))
-
-
-def pattern(size: int) -> bytes:
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
 # ---- sizes
@@ -176,6 +166,16 @@ def test_what_was_read_ahead_is_known_to_be_there() -> None:
         assert writer.receiver.receive() == ([9, 3], None)
 
 
+def test_a_length_that_is_forbidden_is_known_to_be_there() -> None:
+    with bare_writer() as writer:
+        writer.write(frame([9, 1]) + b"\xff\xff\xff\xff")
+        assert writer.receiver.receive() == ([9, 1], None)
+        # Else whoever waits for more would not come to see it.
+        assert writer.receiver.has_buffered
+        with pytest.raises(ProtocolError):
+            writer.receiver.receive()
+
+
 # ---- the other end is gone
 
 
@@ -275,89 +275,7 @@ def test_closing_waits_for_a_send_under_way_and_cuts_nothing_off() -> None:
             both.receiver.receive()
 
 
-# ---- interrupts
-
-
-def interrupted_writes(monkeypatch: pytest.MonkeyPatch, after: int, taken: int) -> None:
-    """Let the write after the `after`-th take `taken` bytes and be interrupted."""
-    real, count = os.writev, iter(range(1_000_000))
-
-    def writev(descriptor: int, pieces: Any) -> int:
-        if next(count) != after:
-            return real(descriptor, pieces)
-        if taken:
-            os.write(descriptor, b"".join(bytes(piece) for piece in pieces)[:taken])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sender.os, "writev", writev)
-
-
-@pytest.mark.parametrize("taken", [0, 1, 20])
-@pytest.mark.parametrize("after", [0, 1])
-def test_an_interrupt_in_a_write_leaves_nothing_to_be_misunderstood(
-    monkeypatch: pytest.MonkeyPatch, after: int, taken: int
-) -> None:
-    with ends(1024 * KIB) as both:
-        for number in range(after):
-            both.sender.send([9, number])
-        with monkeypatch.context() as patch:
-            interrupted_writes(patch, 0, taken)
-            with pytest.raises(KeyboardInterrupt):
-                both.sender.send([9, "interrupted"], bytes(100))
-        for _ in range(2):
-            with pytest.raises(ChannelClosedError):
-                both.sender.send([9, "behind it"])
-        both.sender.close()
-        for number in range(after):
-            assert both.receiver.receive() == ([9, number], None)
-        with pytest.raises(ProtocolError if taken else ChannelClosedError):
-            both.receiver.receive()
-
-
-def test_an_interrupt_while_the_pipe_is_full_leaves_nothing_to_be_misunderstood(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Interrupted:
-        def register(self, *_what: Any) -> None:
-            pass
-
-        def poll(self, *_what: Any) -> None:
-            raise KeyboardInterrupt
-
-    with ends(4 * KIB) as both:
-        with monkeypatch.context() as patch:
-            patch.setattr(sender.select, "poll", Interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                both.sender.send([9], bytes(50 * KIB))
-        with pytest.raises(ChannelClosedError):
-            both.sender.send([9])
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_message_that_was_given_up_between_its_parts_is_dropped(
-    monkeypatch: pytest.MonkeyPatch, parts: int
-) -> None:
-    real = Sender._write
-
-    def write(self: Sender, pieces: Any) -> int:
-        nonlocal parts
-        parts -= 1
-        if parts < 0:
-            raise KeyboardInterrupt
-        return real(self, pieces)
-
-    with ends(1024 * KIB) as both:
-        with monkeypatch.context() as patch:
-            patch.setattr(Sender, "_write", write)
-            with pytest.raises(KeyboardInterrupt):
-                both.sender.send([9, "lost"], bytes(900 * KIB))
-        task = Task(lambda: both.sender.send([9, "next"], pattern(300 * KIB)))
-        message = both.receiver.receive()
-        task.result()
-        assert message is not None
-        assert message.fields == [9, "next"]
-        assert message.bulk is not None
-        assert bytes(message.bulk) == pattern(300 * KIB)
+# ---- odd messages
 
 
 def test_bulk_in_more_pieces_than_a_system_call_takes_comes_through() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from real_media import child
 from store_media import medium
-from store_records import assert_holds, assert_lacks, digest, hashes, rows
+from store_records import assert_holds, assert_lacks, digest, hashes, info, rows
 from worker_stores import PATIENCE_S, all_serve, keys_of, kill, pids, until
 
 import siltstone
@@ -95,6 +96,26 @@ def test_a_reader_sees_what_the_writer_flushed(tmp_path: Path, workers: int) -> 
             assert [worker.number for worker in store.info().workers] == list(range(workers))
             with pytest.raises(ReadOnlyError):
                 store.flush()
+
+
+def test_small_puts_get_to_a_reader_without_a_flush(tmp_path: Path) -> None:
+    path = tmp_path / "store.silt"
+    with siltstone.open(path, workers=1) as store, siltstone.open(path, read_only=True) as reader:
+        # At once, so that the second waits for company until the worker has told of the first.
+        store.put(info(0))
+        store.put(info(1))
+        numbers, last = iter(range(2, 600)), time.monotonic()
+
+        def is_seen() -> bool:
+            nonlocal last
+            # Fewer bytes of them than are worth a message by themselves, however long it takes.
+            if time.monotonic() > last + 0.05:
+                store.put(info(next(numbers)))
+                last = time.monotonic()
+            return reader.get(digest(2)) is not None
+
+        until(is_seen, "a put that came after the worker told is seen")
+        assert_holds(reader, range(2))
 
 
 def test_several_readers_and_one_after_the_other(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Bodies of frames, taken apart: the message, and the bulk behind it. See frames.py for what lies where."""
 
 from siltstone.errors import ProtocolError
+from siltstone_workers.frames import BULK_CODE as _BULK_CODE
 from siltstone_workers.frames import BULK_HEAD_SIZE as _BULK_HEAD_SIZE
 from siltstone_workers.frames import BULK_MAX as _BULK_MAX
 from siltstone_workers.frames import DEPTH_MAX as _DEPTH_MAX
@@ -24,8 +25,8 @@ cdef enum:
     ENDLESS = -1
     DEEP = -2
 
-assert (BULK_HEAD_SIZE, BULK_MAX, DEPTH_MAX, DROP, MESSAGE_MAX, PART) == (
-    _BULK_HEAD_SIZE, _BULK_MAX, _DEPTH_MAX, _DROP, _MESSAGE_MAX, _PART)
+assert (BULK_CODE, BULK_HEAD_SIZE, BULK_MAX, DEPTH_MAX, DROP, MESSAGE_MAX, PART) == (
+    _BULK_CODE, _BULK_HEAD_SIZE, _BULK_MAX, _DEPTH_MAX, _DROP, _MESSAGE_MAX, _PART)
 
 
 cdef uint64_t number_at(const uint8_t *data, int size) noexcept nogil:
@@ -103,6 +104,14 @@ cdef Py_ssize_t value_end(const uint8_t *data, Py_ssize_t size) noexcept nogil:
         left[depth] = length
 
 
+cdef object whole(object body):
+    """The bytes of a body; ProtocolError where it has none."""
+    view = memoryview(body)
+    if not view.nbytes:
+        raise ProtocolError("a body without bytes", rule="message", value=None)
+    return view
+
+
 cdef tuple decode(object owner, const uint8_t *data, Py_ssize_t size):
     """The message and the bulk in a whole body, that lies in all of `owner`; the bulk is a view of it."""
     cdef Py_ssize_t end = value_end(data, min(size, <Py_ssize_t>MESSAGE_MAX)), length
@@ -133,9 +142,7 @@ cdef tuple decode(object owner, const uint8_t *data, Py_ssize_t size):
 
 def decode_body(body not None):
     """The message and the bulk in a whole body; the bulk is a view of it. ProtocolError says which rule it breaks."""
-    cdef const uint8_t[::1] data = body
-    if not data.shape[0]:
-        raise ProtocolError("a body without bytes", rule="message", value=None)
+    cdef const uint8_t[::1] data = whole(body)
     return decode(body, &data[0], data.shape[0])
 
 
@@ -147,9 +154,7 @@ cdef class Assembler:
 
     def take(self, body not None):
         """The message in a body, with its whole bulk; None for a part of what comes later."""
-        cdef const uint8_t[::1] data = body
-        if not data.shape[0]:
-            raise ProtocolError("a body without bytes", rule="message", value=None)
+        cdef const uint8_t[::1] data = whole(body)
         return self.take_from(body, &data[0], data.shape[0])
 
     cdef object take_from(self, object owner, const uint8_t *data, Py_ssize_t size):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 __all__ = [
+    "BULK_CODE",
     "BULK_HEAD_SIZE",
     "BULK_MAX",
     "DEPTH_MAX",
@@ -77,7 +78,7 @@ BULK_HEAD_SIZE: Final = 5
 
 _PREFIX: Final = struct.Struct(">I")
 _BIN32: Final = struct.Struct(">BI")
-_BIN32_CODE: Final = 0xC6
+BULK_CODE: Final = 0xC6
 #: every dimension of msgpack has its limit: what a message claims to have takes a few MiB at most
 _LIMITS: Final = {
     "max_str_len": MESSAGE_MAX,
@@ -143,7 +144,7 @@ def frame_of(body: bytes, bulk: Sequence[Bytes], size: int) -> list[Bytes]:
     """
     if not bulk:
         return [_PREFIX.pack(len(body)) + body]
-    head = _PREFIX.pack(len(body) + BULK_HEAD_SIZE + size) + body + _BIN32.pack(_BIN32_CODE, size)
+    head = _PREFIX.pack(len(body) + BULK_HEAD_SIZE + size) + body + _BIN32.pack(BULK_CODE, size)
     return [head, *bulk]
 
 
@@ -169,8 +170,8 @@ def unpack_message(head: Buffer) -> Any:
     """What a message in msgpack says, all of it and nothing behind it; ProtocolError where it is none."""
     try:
         return msgpack.unpackb(head, **_OPTIONS, **_LIMITS)
-    except Exception as error:
-        # Its own errors share no base: ValueError and its subclasses for what is no msgpack, or does not end.
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        # Its own errors share no base. No others: a signal's handler may raise anything here.
         raise ProtocolError(
             f"no message within {memoryview(head).nbytes} bytes: {_shown(error)}",
             rule="message",

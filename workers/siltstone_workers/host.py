@@ -236,6 +236,7 @@ class ProcessHost(ShardHost):
         try:
             return process.try_append(Batch(process.ledgers[shard], stream, records))
         finally:
+            # Also where an error ends it, which may have come after the message was sent.
             self._count_put()
 
     def _count_put(self) -> None:

@@ -60,7 +60,7 @@ class Inbox:
 
     @property
     def has_more(self) -> bool:
-        """Whether a message has been read already that nobody has been given."""
+        """Whether something has been read already that nobody has been given."""
         return bool(self._requests) or self._receiver.has_buffered
 
     def _has_request(self) -> bool:

@@ -193,6 +193,10 @@ class Keeper:
             return WorkerError("it ended", worker=self.number)
         except SiltstoneError as error:
             return error
+        except OSError as error:
+            # Out of descriptors, memory or processes: no bug, and nothing that a traceback would explain.
+            cause = error.strerror or str(error)
+            return WorkerError(f"worker {self.number}: {cause}", worker=self.number, cause=cause)
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker ends with it, and is told of
             _log.exception("worker %d", self.number)
             return WorkerError(f"{error!r}", worker=self.number, cause=repr(error))

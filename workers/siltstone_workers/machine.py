@@ -191,7 +191,7 @@ class WorkerMachine:
 
     @property
     def must_look(self) -> bool:
-        """Whether somebody waits for a flush, and more may have come that it can cover: look, but do not wait."""
+        """Whether somebody waits for a flush: what has been read may still be covered, but nothing is waited for."""
         return bool(self._flushes)
 
     @property
@@ -200,7 +200,7 @@ class WorkerMachine:
         return bool(self._flushes) and self._since_flush >= _COVERED_MAX
 
     def drained(self) -> list[Instruction]:
-        """Nothing more has come yet: one flush for all who asked."""
+        """Nothing more has been read: one flush for all who asked."""
         if not self._flushes:
             return []
         requests, self._flushes = tuple(self._flushes), []

@@ -11,7 +11,7 @@ from siltstone_workers.frames import FRAME_MIN
 
 #: what a pipe is asked to hold [bytes]
 _PIPE_SIZE: Final = 1024 * 1024
-#: what every pipe holds [bytes]
+#: what a pipe usually holds: it is not asked for that [bytes]
 _PIPE_SIZE_MIN: Final = 64 * 1024
 
 
@@ -20,7 +20,7 @@ class ChannelClosedError(Exception):
 
 
 class SilentError(Exception):
-    """The other end took nothing, or sent nothing, for as long as was waited."""
+    """The other end took nothing for as long as was waited."""
 
 
 class Message(NamedTuple):

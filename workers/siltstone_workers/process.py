@@ -138,7 +138,9 @@ class WorkerProcess:
         """
         with self.order:
             self._check_open()
-            return self._append(batches)
+            return self._append(
+                batches, [ledger.surely_fits(len(stream), n) for ledger, stream, n in batches]
+            )
 
     def append_one(self, batch: Batch) -> Answer | None:
         """As :meth:`append` for one batch."""
@@ -147,34 +149,33 @@ class WorkerProcess:
     def try_append(self, batch: Batch) -> bool:
         """Put a small batch, if that surely fits and neither the worker nor another thread is waited for."""
         ledger, stream, records = batch
-        if len(stream) > _SMALL_BYTES or self._credit < _OUTBOX_BYTES:
-            return False
-        if not self.order.acquire(blocking=False):
+        size = len(stream)
+        if size > _SMALL_BYTES or not self.order.acquire(blocking=False):
             return False
         try:
             self._check_open()
-            if self._cause is not None or not ledger.surely_fits(len(stream), records):
-                return False
-            self._append([batch])
+            # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
+            fits = ledger.surely_fits(size, records) and self._credit >= self._outbox.credit + credit_of(size)
+            if fits:
+                self._append([batch], [True])
         finally:
             self.order.release()
-        return True
+        return fits
 
-    def _append(self, batches: Sequence[Batch]) -> list[Answer | None]:
-        answers: list[Answer | None] = []
+    def _append(self, batches: Sequence[Batch], sure: Sequence[bool]) -> list[Answer | None]:
+        """Put batches, of which some surely fit. An error leaves those counted that may have been sent, or will be."""
+        answers = [None if fits else self._answers.expect() for fits in sure]
         sent: list[tuple[Ledger, int]] = []
         parcel = Parcel()
         try:
-            for batch in batches:
+            for batch, answer in zip(batches, answers, strict=True):
                 ledger, stream, records = batch
-                sure = ledger.surely_fits(len(stream), records)
-                answers.append(None if sure else self._answers.expect())
-                sequence = ledger.send(stream, records, visible=sure)
-                sent.append((ledger, sequence))
-                if sure and len(stream) <= _SMALL_BYTES and (self._unheard or self._outbox.bytes):
-                    self._outbox.add(ledger.shard, sequence, stream, records)
+                sequence = ledger.send(stream, records, visible=answer is None)
+                if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
+                    self._keep(ledger, sequence, stream, records)
                 else:
-                    parcel.add(sequence, batch, answers[-1])
+                    sent.append((ledger, sequence))
+                    parcel.add(sequence, batch, answer)
             messages = parcel.messages()
             if messages or self._outbox.bytes >= _OUTBOX_BYTES:
                 self._post(*messages, credit=parcel.credit)
@@ -184,6 +185,15 @@ class WorkerProcess:
             raise
         self.sent += len(sent)
         return answers
+
+    def _keep(self, ledger: Ledger, sequence: int, stream: NDArray[np.uint8], records: int) -> None:
+        """Let a small batch wait in the outbox, from where it will be sent whatever becomes of others."""
+        try:
+            self._outbox.add(ledger.shard, sequence, stream, records)
+        except BaseException:
+            ledger.cancel(sequence)
+            raise
+        self.sent += 1
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
         """Send keys to be deleted, behind everything that was put before."""
@@ -214,10 +224,7 @@ class WorkerProcess:
             raise self.unknown()
 
     def _post(self, *last: Outgoing, credit: int = 0) -> None:
-        """Send what waits in the outbox and these messages, once the worker has room for their records.
-
-        :param credit: what these messages take
-        """
+        """Send what waits in the outbox and these messages, which take `credit`, once the worker has room for them."""
         credit += self._outbox.credit
         before = self._outbox.take()
         taken = 0

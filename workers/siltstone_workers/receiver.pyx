@@ -29,7 +29,8 @@ assert PREFIX == _PREFIX_SIZE
 
 
 cdef class Receiver:
-    """The reading end of a pipe, owned from now on and never waited for inside a read. One thread at a time may receive.
+    """The reading end of a pipe, owned from now on and never waited for inside a read. One thread at a time may receive,
+    and none while it is closed.
 
     `window` is what the sender has as its window.
     """
@@ -43,6 +44,8 @@ cdef class Receiver:
     #: a body that does not fit the buffer, and how much of it is there
     cdef bytearray long_body
     cdef Py_ssize_t long_fill
+    #: a whole body that is being taken apart
+    cdef object body
     cdef Assembler assembler
     cdef bint is_open
 
@@ -67,14 +70,17 @@ cdef class Receiver:
         if not self.is_open:
             raise ChannelClosedError("it is closed")
         while True:
-            body = self.next_body(seconds, end, awake)
-            if body is None:
+            if self.body is None:
+                # Kept until it has been taken apart: a signal's handler may raise anything in between.
+                self.body = self.next_body(seconds, end, awake)
+            if self.body is None:
                 return None
-            if type(body) is bytes:
-                at, size = <uint8_t *>PyBytes_AS_STRING(body), len(<bytes>body)
+            if type(self.body) is bytes:
+                at, size = <uint8_t *>PyBytes_AS_STRING(self.body), len(<bytes>self.body)
             else:
-                at, size = <uint8_t *>PyByteArray_AS_STRING(body), len(<bytearray>body)
-            taken = self.assembler.take_from(body, at, size)
+                at, size = <uint8_t *>PyByteArray_AS_STRING(self.body), len(<bytearray>self.body)
+            taken = self.assembler.take_from(self.body, at, size)
+            self.body = None
             if taken is not None:
                 return Message(*taken)
             # However fast parts come, the time is kept; those that are here stay.
@@ -83,9 +89,11 @@ cdef class Receiver:
 
     @property
     def has_buffered(self):
-        """Whether a whole frame has been read already: the next :meth:`receive` will not wait."""
+        """Whether a whole frame has been read already, or one that breaks a rule: a :meth:`receive` finds it there."""
         cdef Py_ssize_t have = self.fill - self.start
-        return have >= PREFIX and have >= PREFIX + self.promised()
+        if self.body is not None:
+            return True
+        return have >= PREFIX and (have >= PREFIX + self.promised() or not 0 < self.promised() <= self.limit)
 
     cdef Py_ssize_t promised(self) noexcept:
         """The length of the body whose prefix is in the buffer."""

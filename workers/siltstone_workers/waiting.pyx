@@ -59,8 +59,8 @@ cpdef int wait_readable(int first, int second, double seconds, double awake) exc
                 break
             sched_yield()
     while ready <= 0:
-        if ready < 0:
-            PyErr_CheckSignals()
+        # Also of a signal that came while it did not sleep.
+        PyErr_CheckSignals()
         passed = now() - begin
         left = -1
         if seconds >= 0:

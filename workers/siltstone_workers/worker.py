@@ -86,7 +86,8 @@ class Worker:
             if message is not None:
                 instructions = self._machine.receive(message)
             else:
-                self._report()
+                if not self._machine.must_look:
+                    self._report()
                 instructions = []
             # A flush covers what has been read already; to look for more would keep waiting who asked for it.
             if self._machine.flush_is_due or not self._inbox.has_more:
