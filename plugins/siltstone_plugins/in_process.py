@@ -12,6 +12,7 @@ from siltstone.plugin.hosting import IN_PROCESS, Hosting, ShardFigures, ShardHos
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.opening import open_shards
+from siltstone.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ class InProcessHost(ShardHost):
         self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
         # What a checkpoint has of the indexes is brought into memory while the first callers are served.
         self._wake.set()
-        self._keeper.start()
+        start_thread(self._keeper)
 
     @property
     def reader(self) -> Reader:

@@ -12,24 +12,11 @@ from siltstone.shard import checkpoint, opening, sizing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Self
 
 
-class OneAfterAnother:
-    """Stands in for the thread pool of an opening: the same order every time, so that a failure can be repeated."""
-
-    def __init__(self, threads: int) -> None:
-        assert threads == 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        return
-
-    @staticmethod
-    def map(act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        return map(act, items)
+def one_after_another(act: Callable[[Any], Any], items: Iterable[Any], _threads: int) -> list[Any]:
+    """Stands in for threads: the same order every time, so that a failure can be repeated."""
+    return [act(item) for item in items]
 
 
 def in_small_parts() -> contextlib.AbstractContextManager[Any]:
@@ -41,10 +28,10 @@ def in_small_parts() -> contextlib.AbstractContextManager[Any]:
 def in_small() -> Iterator[None]:
     """One thread, an index of few segments, and checkpoints of few records."""
     with (
-        patch.object(opening, "ThreadPoolExecutor", OneAfterAnother),
+        patch.object(opening, "map_in_threads", one_after_another),
         patch.object(memory, "_SEGMENTS_A_SHARD_MIN", 2),
         patch.object(memory, "SEGMENTS_A_STORE", 2),
         patch.object(checkpoint, "CHECKPOINT_RECORDS_MIN", 0),
-        patch.object(checkpoint, "in_threads", lambda act, items: [act(item) for item in items]),
+        patch.object(checkpoint, "map_in_threads", one_after_another),
     ):
         yield

@@ -16,6 +16,7 @@ from siltstone.log_store.older_views import OlderViews
 from siltstone.lookup.reader import Reader
 from siltstone.plugin.hosting import OpenShards, WorkerInfo
 from siltstone.shard.figures import ShardFigures
+from siltstone.threads import start_thread
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.keeper import State
@@ -110,7 +111,7 @@ class JoinedShards(OpenShards):
         self._take(told, descriptors)
         connection.settimeout(None)
         self._thread = threading.Thread(target=self._listen, name="siltstone-joined", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     # ---- what the other process tells
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
 from siltstone.format.superblock_slot import encode_slot
+from siltstone.threads import start_thread
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.messages import (
@@ -106,7 +107,7 @@ class Keeper:
 
     def start(self) -> None:
         """Begin; the household hears of the rest."""
-        self._thread.start()
+        start_thread(self._thread)
 
     def serving(self, shard: int) -> WorkerProcess:
         """The process that serves a shard now; ShardAwayError or ShardStoppedError where none does."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from siltstone.errors import SiltstoneError
+from siltstone.threads import start_thread
 from siltstone_workers.change_values import change_from_wire
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
@@ -42,7 +43,7 @@ class Publisher:
         self._lock = threading.Lock()
         self._barred: WeakSet[WorkerProcess] = WeakSet()
         self._thread = threading.Thread(target=self._run, name="siltstone-superblock", daemon=True)
-        self._thread.start()
+        start_thread(self._thread)
 
     def submit(self, process: WorkerProcess, shards: Collection[int], message: Message) -> None:
         """A worker that owns `shards` asks for a change of the superblock."""

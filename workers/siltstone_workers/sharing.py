@@ -18,7 +18,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from siltstone.errors import WorkerError
+from siltstone.errors import SiltstoneError, WorkerError
+from siltstone.threads import start_thread
 from siltstone.volume.descriptors import above_standard
 from siltstone_workers.frames import pack_value
 
@@ -120,7 +121,11 @@ class Sharing:
                 error.strerror,
             )
         self._thread = threading.Thread(target=self._serve, name="siltstone-readers", daemon=True)
-        self._thread.start()
+        try:
+            start_thread(self._thread)
+        except SiltstoneError:
+            self._let_go()
+            raise
 
     def changed(self) -> None:
         """Tell all readers what is true now."""
@@ -153,11 +158,14 @@ class Sharing:
                     for key, _events in selector.select(left if left > 0 else None):
                         self._handle(key.fileobj, selector)
         finally:
-            for reader in self._readers:
-                reader.close()
-            self._listening.close()
-            os.close(self._wake_reading)
-            os.close(self._wake_writing)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for reader in self._readers:
+            reader.close()
+        self._listening.close()
+        os.close(self._wake_reading)
+        os.close(self._wake_writing)
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         """Let readers in from here on."""

@@ -17,6 +17,7 @@ from siltstone.plugin.types import BackendOptions
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.merging import OnFull
 from siltstone.shard.opening import IndexPlace, OpenOptions, Recovered, recover_shards, serve_shards
+from siltstone.threads import start_thread
 from siltstone.volume.backend import Handover
 from siltstone_workers import machine
 from siltstone_workers.errors import error_to_wire
@@ -219,7 +220,7 @@ class Worker:
         self._options = self._opening(consumed)
         shards = serve_shards(self._volume, recovered, self._options)
         self._group = ShardGroup(self._volume, shards, self._wake.set, self._options.on_full)
-        threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True).start()
+        start_thread(threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True))
         self._events.send([Kind.PROGRESS, 0, *self._news(dict.fromkeys(self._config.shards, 0))])
 
     def _replayed(self, progress: ReplayProgress) -> None:

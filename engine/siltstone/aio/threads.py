@@ -8,6 +8,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from siltstone.errors import StateError
+from siltstone.threads import start_thread
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -61,9 +64,16 @@ class Threads:
     def submit(self, finish: Finish, function: Callable[..., Any], *arguments: Any) -> None:
         """Run a call on a thread, then `finish(result, errors)` on the loop, if that still runs."""
         if self._started < self._limit:
-            self._started += 1
-            name = f"{self._name}-{self._started}"
-            threading.Thread(target=_work, args=(self._loop, self._jobs), name=name, daemon=True).start()
+            name = f"{self._name}-{self._started + 1}"
+            try:
+                start_thread(
+                    threading.Thread(target=_work, args=(self._loop, self._jobs), name=name, daemon=True)
+                )
+                self._started += 1
+            except StateError:
+                # Those that there are do it, one after the other.
+                if not self._started:
+                    raise
         self._jobs.put((function, arguments, finish))
 
     def stop(self) -> None:

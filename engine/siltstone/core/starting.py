@@ -14,6 +14,7 @@ from siltstone.format.superblock import ACTIVE, CLOSED, Extent
 from siltstone.lookup.reader import Reader
 from siltstone.plugin.hosting import ShardHost
 from siltstone.shard.opening import open_shards_read_only
+from siltstone.threads import start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,7 +124,7 @@ class StartingShards(ShardHost):
             finally:
                 self._done.set()
 
-        threading.Thread(target=run, name="siltstone-starter", daemon=True).start()
+        start_thread(threading.Thread(target=run, name="siltstone-starter", daemon=True))
 
     @property
     def is_open(self) -> bool:

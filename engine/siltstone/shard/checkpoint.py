@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from siltstone.errors import DiskFullError, MediumError, SiltstoneError
 from siltstone.format.checkpoint import digest_of
@@ -16,6 +15,7 @@ from siltstone.log_store.checkpoint import Covered, Restoring, Snapshot, read_he
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
 from siltstone.shard.rolling import flush_held
 from siltstone.shard.space import taken_by
+from siltstone.threads import map_in_threads
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _write_all(volume: ShardVolume, found: Mapping[Shard, Snapshot]) -> bool:
         found[shard].write(volume.backend, superblock.uuid, extents[shard])
 
     try:
-        in_threads(write, list(found))
+        map_in_threads(write, list(found), os.cpu_count() or 1)
         # Only what is durable may be named as a checkpoint.
         volume.flush()
     except BaseException:
@@ -150,16 +150,6 @@ def _write_all(volume: ShardVolume, found: Mapping[Shard, Snapshot]) -> bool:
     for shard, taken in found.items():
         shard.store.checkpointed = _mark_of(taken.header)
     return True
-
-
-def in_threads(act: Callable[[Any], None], items: Sequence[Any]) -> None:
-    """Do the same for each of some items, for as many at once as there are processors; the first error is raised."""
-    if len(items) == 1:
-        act(items[0])
-        return
-    with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
-        for _done in pool.map(act, items):
-            pass
 
 
 # ---- reading

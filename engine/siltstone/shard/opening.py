@@ -6,7 +6,6 @@ nothing is written into a journal that is recovered, so an opening can be cut of
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -34,6 +33,7 @@ from siltstone.shard.checkpoint import Covering, find_checkpoint
 from siltstone.shard.merging import OnFull
 from siltstone.shard.replaying import Meter, ReplayProgress, begin_restoring, left_of, replay
 from siltstone.shard.shard import Shard
+from siltstone.threads import map_in_threads
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def open_shards_read_only(
             replay(plan.store, plan.covering, extent, end, meter, options.others(plan.number))
         return plan.store
 
-    return _for_each(one, plans, _threads(plans, options)), recoveries
+    return map_in_threads(one, plans, _threads(plans, options)), recoveries
 
 
 def _recover_all(
@@ -193,21 +193,13 @@ def _recover_all(
         plan.covering = find_checkpoint(volume, number, plan.store, plan.recovered)
         return plan
 
-    plans = _for_each(one, numbers, 1 if clean else options.threads)
+    plans = map_in_threads(one, numbers, 1 if clean else options.threads)
     return plans, [plan.recovered for plan in plans if plan.recovered is not None]
 
 
 def _threads(plans: Sequence[_Plan], options: OpenOptions) -> int:
     """How many threads a replay is for: one where there is next to nothing of it."""
     return 1 if all(plan.covering is not None for plan in plans) else options.threads
-
-
-def _for_each(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:
-    """What `act` returns for each, in as many threads; one is this one: what is short would only wait for turns."""
-    if threads == 1:
-        return [act(item) for item in items]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(act, items))
 
 
 def index_size(superblock: Superblock, number: int, options: OpenOptions) -> IndexSize:
@@ -364,7 +356,7 @@ def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOption
         shard.spare = _spare(volume, plan)
         return shard
 
-    shards = _for_each(one, plans, _threads(plans, options))
+    shards = map_in_threads(one, plans, _threads(plans, options))
     if any(shard.spare for shard in shards):
         volume.flush()
     return shards
