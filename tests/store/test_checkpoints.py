@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_records import assert_holds, hashes, rows
+from store_records import assert_holds, digest, hashes, info, rows
 
 import siltstone
 from siltstone.core.options import StoreOptions
 from siltstone.core.verify import verify_volume
 from siltstone.errors import DamageError
+from siltstone.log_store.checkpoint import Restoring
 from siltstone.shard import checkpoint
 from siltstone_plugins.memory import forget
 
@@ -55,6 +57,33 @@ def test_a_writer_that_is_killed_leaves_a_checkpoint_of_most(path):
     with siltstone.open(path, workers=0) as store:
         assert store._core.shards.group.shards[0].store.uncovered < 50 * 300_000 - (8 << 20)
         assert_holds(store, range(300_000))
+
+
+def test_a_lookup_waits_for_its_own_part_of_the_index_and_not_for_all_of_it(path, monkeypatch):
+    with siltstone.open(path, shards=1, workers=0) as store:
+        store.put_many(*rows(range(30_000)))
+    usual, here = Restoring._bring_back, threading.current_thread()
+    behind, began = [], threading.Event()
+
+    def bring_back(self, index, number):
+        # As from a slow medium.
+        time.sleep(0.01)
+        brought = usual(self, index, number)
+        if threading.current_thread() is not here:
+            behind.append(number)
+            began.set()
+        return brought
+
+    monkeypatch.setattr(Restoring, "_bring_back", bring_back)
+    with siltstone.open(path, workers=0) as store:
+        assert began.wait(60), "nobody brings the rest back"
+        waits = []
+        for number in range(40):
+            before = len(behind)
+            assert store.get(digest(number)) == info(number)
+            waits.append(len(behind) - before)
+    assert len(behind) > 8
+    assert max(waits) <= 2
 
 
 def test_with_another_budget(path):

@@ -170,6 +170,8 @@ class Restoring:
         self._numbers = np.zeros(JOURNALS_MAX, np.uint8)
         self._numbers[[journal.number for journal in header.journals]] = 1
         self._lock = threading.Lock()
+        #: held by who waits for one segment: locks have no order, and who brings all back would keep the other
+        self._first = threading.Lock()
 
     def begin(self, store: LogStore) -> None:
         """Let the index of the store, empty but for its journals, know of what it waits for."""
@@ -187,12 +189,19 @@ class Restoring:
         )
 
     def _load(self, index: MappedIndex, segment: int) -> None:
-        wanted = range(len(self._starts)) if segment < 0 else (segment,)
-        for number in wanted:
-            # Taken anew for each: whoever waits for one of them does not wait for all.
-            with self._lock:
-                if segments.waits(index, number) and not self._bring_back(index, number):
-                    self._make_anew(index)
+        if segment >= 0:
+            with self._first:
+                self._load_one(index, segment)
+            return
+        for number in range(len(self._starts)):
+            with self._first:
+                pass
+            self._load_one(index, number)
+
+    def _load_one(self, index: MappedIndex, number: int) -> None:
+        with self._lock:
+            if segments.waits(index, number) and not self._bring_back(index, number):
+                self._make_anew(index)
 
     def _bring_back(self, index: MappedIndex, number: int) -> bool:
         length = self._header.length_of(number)
