@@ -91,12 +91,13 @@ class Answers:
                     return True
                 self._someone_reads = True
             try:
-                if not self._read_until(answer, deadline):
-                    return False
+                in_time = self._read_until(answer, deadline)
             finally:
                 with self._lock:
                     self._someone_reads = False
                     self._wake()
+            if answer.has_arrived or not in_time:
+                return answer.has_arrived
 
     def _sleep(self, seconds: float | None = None) -> bool:
         """Wait, with the lock, until something has changed; False where nothing did in time."""

@@ -8,7 +8,7 @@ from siltstone_workers.frames import credit_of
 from siltstone_workers.messages import AppendPart, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -49,38 +49,30 @@ class Destination(Protocol):
 _Where = TypeVar("_Where", bound=Destination)
 
 
-class Parcel:
-    """What one worker is sent at once: the batches that nobody waits for in one message, each other one in its own."""
+def messages_of(sent: Sequence[tuple[int, Batch, Answer | None]]) -> tuple[list[Outgoing], int]:
+    """The messages that carry batches to one worker, and what they take of the credit; nothing is copied.
 
-    def __init__(self) -> None:
-        self._parts: list[AppendPart] = []
-        self._bulk: list[Bytes] = []
-        self._size = 0  # of what nobody waits for
-        self._waited_for: list[Outgoing] = []
-        self._credit = 0  # for what is waited for
+    Those that nobody waits for travel in one, each other one in its own.
 
-    def add(self, sequence: int, batch: Batch, answer: Answer | None) -> None:
-        """Take a batch along; it is not copied."""
-        ledger, stream, records = batch
+    :param sent: for each its sequence, the batch, and the answer that somebody waits for
+    """
+    together: list[AppendPart] = []
+    bulk: list[Bytes] = []
+    together_size = credit = 0
+    alone: list[Outgoing] = []
+    for sequence, (ledger, stream, records), answer in sent:
         size = len(stream)
         part = AppendPart(ledger.shard, sequence, records, size)
         if answer is None:
-            self._parts.append(part)
-            self._bulk.append(stream.data)
-            self._size += size
+            together.append(part)
+            bulk.append(stream.data)
+            together_size += size
         else:
-            self._waited_for.append(([Kind.APPEND, answer.request, [part]], [stream.data]))
-            self._credit += credit_of(size)
-
-    @property
-    def credit(self) -> int:
-        """What all of it takes of the credit."""
-        return self._credit + (credit_of(self._size) if self._parts else 0)
-
-    def messages(self) -> list[Outgoing]:
-        """What is to be sent."""
-        together: list[Outgoing] = [([Kind.APPEND, 0, self._parts], self._bulk)] if self._parts else []
-        return together + self._waited_for
+            alone.append(([Kind.APPEND, answer.request, [part]], [stream.data]))
+            credit += credit_of(size)
+    if not together:
+        return alone, credit
+    return [([Kind.APPEND, 0, together], bulk), *alone], credit + credit_of(together_size)
 
 
 def gathered(

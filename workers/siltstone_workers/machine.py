@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _REPORT_PART: Final = 4
 #: messages that are still dealt with before a flush that somebody waits for
 _COVERED_MAX: Final = 256
-#: as a plain number: to look a member of Kind up costs more than all else about most messages' kinds
+#: as plain numbers: to look a member of Kind up costs more than to compare it
 _APPEND: Final = int(Kind.APPEND)
+_FLUSH: Final = int(Kind.FLUSH)
 
 
 class State(Enum):
@@ -150,13 +151,13 @@ class WorkerMachine:
             self._since_flush += 1
         if kind == _APPEND:
             return self._append(message)
-        if kind == Kind.DELETE:
-            return [self._delete(message)]
-        if kind == Kind.FLUSH:
+        if kind == _FLUSH:
             (request,) = expect(fields, int)
             self._must_be(State.SERVING, kind)
             self._flushes.append(request)
             return []
+        if kind == Kind.DELETE:
+            return [self._delete(message)]
         if kind == Kind.TIDY:
             request, incarnate, begin = expect(fields, int, bool, bool)
             self._must_be(State.SERVING, kind)

@@ -15,7 +15,7 @@ from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
-from siltstone_workers.gathering import Batch, Parcel
+from siltstone_workers.gathering import Batch, messages_of
 from siltstone_workers.messages import Kind, News
 from siltstone_workers.outbox import Outbox
 from siltstone_workers.pipes import ChannelClosedError, SilentError, make_pipes
@@ -165,8 +165,7 @@ class WorkerProcess:
     def _append(self, batches: Sequence[Batch], sure: Sequence[bool]) -> list[Answer | None]:
         """Put batches, of which some surely fit. An error leaves those counted that may have been sent, or will be."""
         answers = [None if fits else self._answers.expect() for fits in sure]
-        sent: list[tuple[Ledger, int]] = []
-        parcel = Parcel()
+        sent: list[tuple[int, Batch, Answer | None]] = []
         try:
             for batch, answer in zip(batches, answers, strict=True):
                 ledger, stream, records = batch
@@ -174,14 +173,13 @@ class WorkerProcess:
                 if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
                     self._keep(ledger, sequence, stream, records)
                 else:
-                    sent.append((ledger, sequence))
-                    parcel.add(sequence, batch, answer)
-            messages = parcel.messages()
-            if messages or self._outbox.bytes >= _OUTBOX_BYTES:
-                self._post(*messages, credit=parcel.credit)
+                    sent.append((sequence, batch, answer))
+            if sent or self._outbox.bytes >= _OUTBOX_BYTES:
+                messages, credit = messages_of(sent)
+                self._post(*messages, credit=credit)
         except BaseException:
-            for ledger, sequence in sent:
-                ledger.cancel(sequence)
+            for sequence, batch, _answer in sent:
+                batch.ledger.cancel(sequence)
             raise
         self.sent += len(sent)
         return answers

@@ -80,7 +80,7 @@ class Sender:
                 self._in_parts = False
             for fields, bulk in messages:
                 body = self._encoder.encode(fields)
-                length = sum(map(len, bulk))
+                length = sum(map(len, bulk)) if bulk else 0
                 if length > self._limit - len(body) - BULK_HEAD_SIZE:
                     if pieces:
                         self._write(pieces)
@@ -108,7 +108,7 @@ class Sender:
     def _write(self, pieces: list[Bytes]) -> None:
         if self._torn or self._closed:
             raise ChannelClosedError("it is closed, or an earlier message was not sent whole")
-        size = sum(map(len, pieces))
+        size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         self._torn = True
         try:
             done = self._put(pieces)
@@ -123,7 +123,7 @@ class Sender:
 
     def _put(self, pieces: list[Bytes]) -> int:
         try:
-            return os.writev(self._writing, pieces[:_PIECES_MAX])
+            return os.writev(self._writing, pieces if len(pieces) < _PIECES_MAX else pieces[:_PIECES_MAX])
         except BlockingIOError:
             return 0
 

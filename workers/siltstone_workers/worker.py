@@ -91,7 +91,7 @@ class Worker:
                     self._report()
                 instructions = []
             # A flush covers what has been read already; to look for more would keep waiting who asked for it.
-            if self._machine.flush_is_due or not self._inbox.has_more:
+            if not self._inbox.has_more or self._machine.flush_is_due:
                 instructions += self._machine.drained()
             for instruction in instructions:
                 if isinstance(instruction, machine.Exit):
