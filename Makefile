@@ -44,8 +44,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 battery: export SILTSTONE_BATTERY = full
+# No dump of stacks after five minutes: whole tests take longer, and a dump beside running threads may end them.
 battery: $(INSTALLED)
-	$(BIN)/python -m pytest --timeout=0 $(BATTERY_ARGS)
+	$(BIN)/python -m pytest --timeout=0 -o faulthandler_timeout=0 $(BATTERY_ARGS)
 
 bench: $(INSTALLED)
 	@test -f "$(HARNESS)" || { echo 'make bench: name the harness, HARNESS=path/to/peers_bench.py (see benchmarks/README.md)'; exit 2; }
