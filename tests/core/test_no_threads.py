@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 from store_records import assert_holds, rows
 
 import siltstone
+import siltstone.aio
 from siltstone.errors import SiltstoneError, StateError
 from siltstone.threads import map_in_threads
 
@@ -80,3 +82,23 @@ def test_the_first_error_is_raised_when_all_have_ended() -> None:
     with pytest.raises(KeyError):
         map_in_threads(act, range(4), 2)
     assert sorted(done) == [0, 2, 3]
+
+
+def test_tasks_share_the_threads_that_there_are(tmp_path: Path, allow: Callable[[int], None]) -> None:
+    async def main() -> None:
+        store = await siltstone.aio.open(tmp_path / "store.silt", workers=0)
+        allow(1)
+        # Too many rows for the loop: each goes to a thread, of which there is one.
+        await asyncio.gather(
+            *(store.put_many(*rows(range(start, start + 1000))) for start in range(0, 8000, 1000))
+        )
+        assert await store.count() == 8000
+        # Flushes and the close have the thread that opened it; the checkpoints of the close are left out.
+        allow(0)
+        await asyncio.wait_for(store.flush(), 60)
+        await asyncio.wait_for(store.close(), 60)
+
+    asyncio.run(main())
+    allow(10)
+    with siltstone.open(tmp_path / "store.silt", workers=0) as store:
+        assert_holds(store, range(8000))

@@ -163,7 +163,7 @@ class WorkerProcess:
         return fits
 
     def _append(self, batches: Sequence[Batch], sure: Sequence[bool]) -> list[Answer | None]:
-        """Put batches, of which some surely fit. An error leaves those counted that may have been sent, or will be."""
+        """Put batches, of which some surely fit. An error leaves those counted, and found, that wait to be sent."""
         answers = [None if fits else self._answers.expect() for fits in sure]
         sent: list[tuple[int, Batch, Answer | None]] = []
         try:
