@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from worker_stores import ends_within
+from worker_stores import Readers, ends_within
 
 from siltstone.errors import OutcomeUnknownError
 from siltstone_workers import process, sender
@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 
 #: takes everything from its first pipe and says nothing, until that ends
 LISTENER = "import os, sys\nwhile os.read(int(sys.argv[1]), 1 << 20): pass"
-
-
-class Readers:
-    """What readers find that is on its way."""
-
-    def __init__(self) -> None:
-        self.found: set[int] = set()
-
-    def add(self, sequence: int, _stream: Any) -> None:
-        self.found.add(sequence)
-
-    def cancel(self, sequence: int) -> None:
-        self.found.discard(sequence)
-
-    def retire(self, sequence: int) -> None:
-        self.found = {each for each in self.found if each > sequence}
 
 
 @contextmanager

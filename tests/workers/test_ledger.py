@@ -8,28 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from worker_stores import Readers
 
 from siltstone_workers.ledger import Ledger
 from siltstone_workers.messages import ShardProgress
 
 SIZES = st.integers(0, 60)
 RECORDS = st.integers(0, 6)
-
-
-class Visible:
-    """What readers would find before the index has it."""
-
-    def __init__(self) -> None:
-        self.sequences: set[int] = set()
-
-    def add(self, sequence: int, _stream: Any) -> None:
-        self.sequences.add(sequence)
-
-    def cancel(self, sequence: int) -> None:
-        self.sequences.discard(sequence)
-
-    def retire(self, sequence: int) -> None:
-        self.sequences = {each for each in self.sequences if each > sequence}
 
 
 def stream(size: int) -> np.ndarray:
@@ -41,7 +26,7 @@ class LedgerAndWorker(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.visible = Visible()
+        self.visible = Readers()
         self.ledger = Ledger(3, self.visible)  # type: ignore[arg-type]
         #: sent and not dealt with, as far as was told
         self.under_way: list[tuple[int, int, int]] = []
@@ -102,7 +87,7 @@ class LedgerAndWorker(RuleBasedStateMachine):
     @invariant()
     def sums_are_right(self) -> None:
         assert self.ledger.queued_bytes == sum(each[1] for each in self.under_way)
-        assert self.visible.sequences == self.shown
+        assert self.visible.found == self.shown
 
     @invariant()
     def what_surely_fits_does(self) -> None:
@@ -118,7 +103,7 @@ TestLedger = LedgerAndWorker.TestCase
 
 
 def test_nothing_surely_fits_before_the_worker_said_anything() -> None:
-    ledger = Ledger(0, Visible())  # type: ignore[arg-type]
+    ledger = Ledger(0, Readers())  # type: ignore[arg-type]
     assert not ledger.surely_fits(1, 1)
     ledger.progress(1, ShardProgress(0, 0, 10, 1))
     assert ledger.surely_fits(10, 1)
@@ -128,7 +113,7 @@ def test_nothing_surely_fits_before_the_worker_said_anything() -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_older_news_change_nothing(number: int) -> None:
-    ledger = Ledger(0, Visible())  # type: ignore[arg-type]
+    ledger = Ledger(0, Readers())  # type: ignore[arg-type]
     ledger.progress(3, ShardProgress(0, 0, 10, 10))
     ledger.send(stream(5), 1, visible=True)
     ledger.progress(number, ShardProgress(0, 1, 1000, 1000))

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -125,6 +125,25 @@ def leave_in_a_change(store: siltstone.Store) -> None:
     at = 4096 + 64 * 1024 + 4096
     for segment in range(place._memory.sizes[0].segments):
         memory[at + 32 * segment] |= 1
+
+
+# ---- what is on its way
+
+
+class Readers:
+    """What readers find that is on its way."""
+
+    def __init__(self) -> None:
+        self.found: set[int] = set()
+
+    def add(self, sequence: int, _stream: Any) -> None:
+        self.found.add(sequence)
+
+    def cancel(self, sequence: int) -> None:
+        self.found.discard(sequence)
+
+    def retire(self, sequence: int) -> None:
+        self.found = {each for each in self.found if each > sequence}
 
 
 # ---- what a caller is told
