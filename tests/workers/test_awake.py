@@ -139,3 +139,29 @@ def test_a_worker_that_is_asked_seldom_sleeps_at_once() -> None:
         receiver.close()
         for end in other:
             os.close(end)
+
+
+def test_a_worker_that_is_sent_much_at_a_time_sleeps_in_between() -> None:
+    reading, writing = make_pipe()
+    sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
+    looks: list[float] = []
+    inbox = Inbox(Watched(receiver, looks), Sender(other[1]))  # type: ignore[arg-type]
+    try:
+        # What comes soon is looked for; only behind much it is not.
+        for bulk, is_looked_for in [
+            (b"", True),
+            (bytes(100_000), True),
+            (bytes(100_000), False),
+            (b"", False),
+        ]:
+            sender.send([Kind.APPEND, 0], bulk)
+            assert inbox.next_request(20.0) is not None
+            assert (looks[-1] > 0.0) == is_looked_for
+        sender.send([Kind.FLUSH, 1])
+        assert inbox.next_request(20.0) is not None
+        assert looks[-1] > 0.0
+    finally:
+        sender.close()
+        receiver.close()
+        for end in other:
+            os.close(end)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 #: what a call is answered with where nobody has answered yet
 _UNANSWERED: Final = object()
+#: behind a message with so much bulk the next is not looked for without sleep: whoever sends that much at a time has
+#: better use for the processor [bytes]
+_LONG_BYTES: Final = 32 * 1024
 
 
 class Inbox:
@@ -48,6 +51,7 @@ class Inbox:
         self._credit = sender.window
         self._ended: BaseException | None = None
         self._awake = Awake()
+        self._streams = False  # the last message was long: nobody waits for what becomes of each
 
     def next_request(self, timeout: float) -> Message | None:
         """The next message that is no answer; None where none came within `timeout` seconds, 0 to look only.
@@ -141,13 +145,15 @@ class Inbox:
         message: Message | None = None
         ended: BaseException | None = None
         try:
-            if timeout == 0:
-                message = self._receiver.receive(0.0)
+            if timeout == 0 or self._streams:
+                # A look alone says nothing of how long they take, nor does what comes in a stream.
+                message = self._receiver.receive(timeout)
             else:
                 begin = time.monotonic()
                 message = self._receiver.receive(timeout, awake=self._awake.seconds)
-                # A look alone says nothing of how long they take.
                 self._awake.took(time.monotonic() - begin)
+            if message is not None:
+                self._streams = message.bulk is not None and len(message.bulk) >= _LONG_BYTES
         except BaseException as error:  # noqa: BLE001 - every thread that waits is told
             ended = error
         with self._lock:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from siltstone_workers.pipes import Message
 
 #: the part of its window after which a sender is told what was dealt with
-_REPORT_PART: Final = 4
+_REPORT_PART: Final = 3
 #: messages that are still dealt with before a flush that somebody waits for
 _COVERED_MAX: Final = 256
 #: as plain numbers: to look a member of Kind up costs more than to compare it

@@ -64,6 +64,15 @@ def pipe_size(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
 
 
+def window_of(descriptor: int) -> int:
+    """Bytes of counted messages (:func:`siltstone_workers.frames.credit_of`) that may be under way in a pipe.
+
+    Three quarters of it: three long frames, so that one is on its way while another is dealt with and a third waits.
+    What is not counted has the rest.
+    """
+    return pipe_size(descriptor) * 3 // 4
+
+
 def frame_limit(descriptor: int) -> int:
     """Bytes that the body of one frame may have on this pipe: a quarter of it, so that some are under way at once."""
     return max(FRAME_MIN, pipe_size(descriptor) // 4)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from siltstone.errors import ProtocolError
 from siltstone_workers.frames import PREFIX_SIZE as _PREFIX_SIZE
 from siltstone_workers.frames import frame_length
-from siltstone_workers.pipes import ChannelClosedError, Message, frame_limit, pipe_size
+from siltstone_workers.pipes import ChannelClosedError, Message, frame_limit, window_of
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -52,7 +52,7 @@ cdef class Receiver:
     def __init__(self, int reading):
         self.reading = reading
         self.limit = frame_limit(reading)
-        self.window = pipe_size(reading) // 2
+        self.window = window_of(reading)
         os.set_blocking(reading, False)
         self.assembler = Assembler()
         self.is_open = True

@@ -18,7 +18,7 @@ from siltstone_workers.frames import (
     encode_frame,
     frame_of,
 )
-from siltstone_workers.pipes import ChannelClosedError, SilentError, frame_limit, pipe_size
+from siltstone_workers.pipes import ChannelClosedError, SilentError, frame_limit, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,8 @@ def outgoing(fields: Sequence[Any], bulk: Buffer | None) -> Outgoing:
 class Sender:
     """The writing end of a pipe, owned from now on. Any thread may send.
 
-    `window` is how many bytes of counted messages (:func:`siltstone_workers.frames.credit_of`) may be under way: half
-    of the pipe, so that they never block in it, and what is not counted has the other half.
+    `window` is how many bytes of counted messages may be under way (:func:`siltstone_workers.pipes.window_of`), so that
+    they never block in the pipe.
 
     :param silence: how long a write may find the pipe full before the other end counts as hung [seconds]; None:
         for ever
@@ -55,7 +55,7 @@ class Sender:
         self._limit = frame_limit(writing)
         #: bytes of bulk that a frame takes beside a message of up to :data:`SHORT_MESSAGE` bytes
         self.frame_room = self._limit - SHORT_MESSAGE - BULK_HEAD_SIZE
-        self.window = pipe_size(writing) // 2
+        self.window = window_of(writing)
         os.set_blocking(writing, False)
         self._send_lock = threading.Lock()
         self._encoder = Encoder()
