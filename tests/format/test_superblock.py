@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import struct
 from dataclasses import replace
 
@@ -47,28 +46,6 @@ def test_a_superblock_comes_back_as_it_was(superblock):
     assert not data[len(slot.data) :].strip(b"\0")
     assert slot_length(data) == len(slot.data)
     assert encode_slot(slot.superblock) == data
-
-
-@given(superblocks(), superblocks(), st.data())
-def test_what_an_earlier_slot_held_changes_nothing_of_what_comes_back(one, other, data):
-    # Under one id there are extents that are as they were, extents that are not, and some are gone or new.
-    changed = [
-        replace(extent, generation=0 if extent.generation else min(1, one.sequence)) for extent in one.extents
-    ]
-    kept = [extent for extent in one.extents if data.draw(st.booleans())]
-    others = (other, *(replace(one, extents=tuple(extents)) for extents in (kept, changed)))
-    for before, after in itertools.product((one, *others), repeat=2):
-        earlier = decode_slot(encode_slot(before))
-        encoded = encode_slot(after)
-        found = decode_slot(encoded, earlier=earlier)
-        assert found is not None
-        assert found.superblock == after
-        again = decode_slot(encode_slot(after), earlier=found)
-        assert again is not None
-        # Not even looked at again.
-        assert all(
-            new is old for new, old in zip(again.superblock.extents, found.superblock.extents, strict=True)
-        )
 
 
 def test_the_header_is_where_the_table_says():

@@ -11,16 +11,16 @@ from real_media import make_file
 
 from siltstone.errors import SiltstoneError
 from siltstone.format.superblock import EMPTY
-from siltstone.format.superblock_slot import decode_slot
 from siltstone.shard.changes import TakeEmpty
 from siltstone.shard.space import taken_by
 from siltstone.volume.volume import Volume
 from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.errors import error_from_wire
-from siltstone_workers.frames import pack_value
+from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import Kind
 from siltstone_workers.pipes import Message
 from siltstone_workers.publisher import Publisher
+from siltstone_workers.superblock_values import difference_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,10 @@ def publisher(volume: Volume) -> Iterator[Publisher]:
     made.close()
 
 
-def asking(number: int, shard: int) -> Message:
+def asking(number: int, shard: int, base: int = 0) -> Message:
     """The message of a worker that asks for an empty journal."""
     bulk = pack_value(change_to_wire(TakeEmpty(shard, 2 * BLOCK, kept=False)))
-    return Message([Kind.PUBLISH, number, True], memoryview(bulk))
+    return Message([Kind.PUBLISH, number, True, base], memoryview(bulk))
 
 
 def empty(volume: Volume) -> list[int]:
@@ -72,10 +72,35 @@ def test_a_worker_gets_what_it_asks_for_its_own_shards(volume: Volume, publisher
     publisher.submit(process, (0, 2), asking(7, 2))  # type: ignore[arg-type]
     (kind, number, error), bulk = process.answer()
     assert (kind, number, error) == (Kind.REPLY, 7, None)
-    slot = decode_slot(bytes(bulk), "volume")
-    assert slot is not None
-    assert slot.superblock.sequence == volume.superblock.sequence
+    assert difference_from_wire(volume.superblock, unpack_value(bulk)) == volume.superblock
     assert empty(volume) == [2]
+
+
+def test_a_worker_is_told_what_is_new_to_it(volume: Volume, publisher: Publisher) -> None:
+    process, known = Process(), [volume.superblock]
+    sizes = []
+    for shard in (0, 2, 0):
+        publisher.submit(process, (0, 2), asking(7, shard, known[-1].sequence))  # type: ignore[arg-type]
+        _fields, bulk = process.answer()
+        known.append(difference_from_wire(known[-1], unpack_value(bulk)))
+        assert known[-1] == volume.superblock
+        sizes.append(len(unpack_value(bulk)[-1]))
+        # What others write meanwhile is told with the next.
+        volume.publish(lambda superblock: replace(superblock, epoch=superblock.epoch + 1))
+    # All that there is to whom it is not known what they have, one extent then.
+    assert sizes == [len(known[1].extents), 1, 1]
+    # Two that asked at a time may both have the older one; it is known for a while.
+    publisher.submit(process, (0, 2), asking(8, 2, known[1].sequence))  # type: ignore[arg-type]
+    _fields, bulk = process.answer()
+    assert difference_from_wire(known[1], unpack_value(bulk)) == volume.superblock
+    # For ever it is not: then it is all of it again.
+    for number in range(8):
+        publisher.submit(process, (0, 2), asking(number, 2))  # type: ignore[arg-type]
+        process.answer()
+    publisher.submit(process, (0, 2), asking(9, 2, known[1].sequence))  # type: ignore[arg-type]
+    _fields, bulk = process.answer()
+    assert len(unpack_value(bulk)[-1]) == len(volume.superblock.extents)
+    assert difference_from_wire(known[1], unpack_value(bulk)) == volume.superblock
 
 
 def test_a_worker_gets_the_superblock_with_its_change_although_others_are_written_at_once(
@@ -94,10 +119,9 @@ def test_a_worker_gets_the_superblock_with_its_change_although_others_are_writte
     process = Process()
     publisher.submit(process, (0, 2), asking(7, 2))  # type: ignore[arg-type]
     _fields, bulk = process.answer()
-    slot = decode_slot(bytes(bulk), "volume")
-    assert slot is not None
-    assert slot.superblock == written[0]
-    assert taken_by(slot.superblock, 2).length == 2 * BLOCK
+    found = difference_from_wire(volume.superblock, unpack_value(bulk))
+    assert found == written[0]
+    assert taken_by(found, 2).length == 2 * BLOCK
 
 
 def test_a_change_of_another_workers_shard_is_refused(volume: Volume, publisher: Publisher) -> None:

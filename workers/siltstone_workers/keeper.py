@@ -310,7 +310,7 @@ class Keeper:
             (shard,) = expect(message.fields, int)
             self._ledger(shard).nothing_fits()
         elif kind == Kind.PUBLISH:
-            expect(message.fields, int, bool)
+            expect(message.fields, int, bool, int)
             self._household.publisher.submit(process, self.shards, message)
         elif kind == Kind.ENTRIES:
             (shard,) = expect(message.fields, int)

@@ -15,12 +15,14 @@
 | core | EXIT | the worker ends |
 | worker | PROGRESS, credit, news | |
 | worker | FAILED, shard | |
-| worker | PUBLISH, id, optional, bulk: a change | REPLY, bulk: superblock |
+| worker | PUBLISH, id, optional, sequence, bulk: a change | REPLY, bulk: what is new in the superblock |
 | worker | ENTRIES, shard, bulk: entries without a key | |
 | worker | REPLAYED, bytes, bytes in all, records | |
 | worker | REPLY, id, error or nil, news | |
 | core | REPLY, id, error or nil | |
 | core | CREDIT, bytes | |
+
+PUBLISH says which superblock the worker has, by its sequence; the answer, what is different in the one with its change.
 
 APPEND brings batches of several shards, for each its shard, sequence, records and bytes; their entries lie one behind
 the other in the bulk. One that is answered brings one batch.
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: what both sides must have in common: raised with every change of a message
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 
 
 class Kind(IntEnum):

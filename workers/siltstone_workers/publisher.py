@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 from siltstone.errors import SiltstoneError
 from siltstone.threads import start_thread
@@ -14,6 +15,7 @@ from siltstone_workers.change_values import change_from_wire
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import Kind, expect
+from siltstone_workers.superblock_values import difference_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from siltstone.volume.volume import Volume
     from siltstone_workers.pipes import Message
     from siltstone_workers.process import WorkerProcess
+
+#: so many superblocks that a worker was sent are remembered: it has one of them, however many threads of it ask
+_SENT_MAX: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Publisher:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._barred: WeakSet[WorkerProcess] = WeakSet()
+        #: what each was answered with last: what changed since then is all that it need be told
+        self._sent: WeakKeyDictionary[WorkerProcess, deque[Superblock]] = WeakKeyDictionary()
         self._thread = threading.Thread(target=self._run, name="siltstone-superblock", daemon=True)
         start_thread(self._thread)
 
@@ -70,7 +77,7 @@ class Publisher:
                 self._serve(request)
 
     def _serve(self, request: _Request) -> None:
-        (number, _optional) = expect(request.message.fields, int, bool)
+        number, _optional, base = expect(request.message.fields, int, bool, int)
         try:
             superblock = self._publish(request)
         except SiltstoneError as error:
@@ -80,10 +87,14 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
             request.process.tell(Kind.REPLY, number, error_to_wire(error))
         else:
-            request.process.tell(Kind.REPLY, number, None, bulk=self._volume.encoded(superblock))
+            sent = self._sent.setdefault(request.process, deque(maxlen=_SENT_MAX))
+            known = next((each for each in sent if each.sequence == base), None)
+            sent.append(superblock)
+            bulk = pack_value(difference_to_wire(known, superblock))
+            request.process.tell(Kind.REPLY, number, None, bulk=bulk)
 
     def _publish(self, request: _Request) -> Superblock:
-        (_number, optional) = expect(request.message.fields, int, bool)
+        _number, optional, _base = expect(request.message.fields, int, bool, int)
         change = change_from_wire(unpack_value(request.message.bulk))
         foreign = change.shards(self._volume.superblock) - set(request.shards)
         if foreign:

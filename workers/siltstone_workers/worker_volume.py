@@ -14,12 +14,12 @@ from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.messages import Kind
+from siltstone_workers.superblock_values import difference_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from siltstone.format.superblock import Extent, Superblock
-    from siltstone.format.superblock_slot import Slot
     from siltstone.volume.backend import Backend
     from siltstone_workers.inbox import Inbox
 
@@ -35,7 +35,7 @@ class WorkerVolume:
         self.backend = backend
         self.ports = Ports()
         self._inbox = inbox
-        self._slot: Slot | None = None
+        self._superblock: Superblock | None = None
         self._cause: SiltstoneError | None = None
         self.flushes_failed = 0
         self._lock = threading.Lock()
@@ -45,19 +45,22 @@ class WorkerVolume:
     @property
     def superblock(self) -> Superblock:
         """What the core sent last; the worker's own extents change by its own doing alone."""
-        if self._slot is None:
+        if self._superblock is None:
             raise StateError("the worker has no superblock yet", what="superblock", state="unknown")
-        return self._slot.superblock
+        return self._superblock
 
-    def take_superblock(self, slot: memoryview | None) -> Superblock:
-        """Take over a superblock that the core sent, unless a newer one came meanwhile; the one that was sent."""
-        found = None if slot is None else decode_slot(bytes(slot), self.backend.url, earlier=self._slot)
+    def take_superblock(self, slot: memoryview | None) -> None:
+        """Begin with a superblock that the core sent."""
+        found = None if slot is None else decode_slot(bytes(slot), self.backend.url)
         if found is None:
             raise ProtocolError("the core sent no superblock", rule="superblock", value=None)
+        self._take(found.superblock)
+
+    def _take(self, superblock: Superblock) -> None:
+        """Take over a superblock, unless another thread got a newer one meanwhile."""
         with self._lock:
-            if self._slot is None or found.sequence > self._slot.sequence:
-                self._slot = found
-        return found.superblock
+            if self._superblock is None or superblock.sequence > self._superblock.sequence:
+                self._superblock = superblock
 
     @property
     def poisoned(self) -> SiltstoneError | None:
@@ -71,13 +74,16 @@ class WorkerVolume:
     def publish(self, change: Callable[[Superblock], Superblock], *, optional: bool = False) -> Superblock:
         """Ask the core to apply a change and write the result; the superblock as it is then."""
         value = change_to_wire(change)  # type: ignore[arg-type] # shards have no others
-        error, bulk = self._inbox.call(Kind.PUBLISH, optional, bulk=pack_value(value))
+        before = self.superblock
+        error, bulk = self._inbox.call(Kind.PUBLISH, optional, before.sequence, bulk=pack_value(value))
         if error is not None:
             cause = None if bulk is None else error_from_wire(unpack_value(bulk))
             if cause is not None:
                 self._cause = self._cause or cause
             raise error
-        return self.take_superblock(bulk)
+        after = difference_from_wire(before, unpack_value(bulk))
+        self._take(after)
+        return after
 
     def flush(self, *, shared: bool = False) -> None:
         """Flush what this process wrote, through its own descriptor: its failures are told to it alone."""

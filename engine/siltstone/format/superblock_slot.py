@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
@@ -93,12 +93,11 @@ def encode_slot(superblock: Superblock, *, spared: int = 0) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A slot whose checksum holds: its sequence, its exact bytes, the superblock in them, its extents as they lie."""
+    """A slot whose checksum holds: its sequence, its exact bytes, the superblock in them."""
 
     sequence: int
     data: bytes
     superblock: Superblock
-    listed: list[dict[str, Any]] = field(compare=False, repr=False)
 
 
 def slot_length(header: bytes) -> int | None:
@@ -115,14 +114,11 @@ def slot_version(header: bytes) -> int | None:
     return int(version) if magic == SUPERBLOCK_MAGIC else None
 
 
-def decode_slot(
-    data: bytes, url: str = "volume", like: Slot | None = None, *, earlier: Slot | None = None
-) -> Slot | None:
+def decode_slot(data: bytes, url: str = "volume", like: Slot | None = None) -> Slot | None:
     """The slot in `data`, or None where it is not ours or its checksum fails.
 
-    `like`, the other slot, is returned where the bytes are the same, as they mostly are. `earlier` is one by the same
-    writer, which is this program: extents that are as they were there are not looked at again. Raises VersionError for
-    a whole slot of another version, ForeignVolumeError for a whole slot whose payload breaks a rule: that is not damage
+    `like`, the other slot, is returned where the bytes are the same, as they mostly are. Raises VersionError for a
+    whole slot of another version, ForeignVolumeError for a whole slot whose payload breaks a rule: that is not damage
     but another writer.
     """
     if len(data) < SUPERBLOCK_HEADER_SIZE:
@@ -145,11 +141,10 @@ def decode_slot(
             known=FORMAT_VERSION,
         )
     try:
-        fields = unpack(payload)
-        superblock = _parse(fields, sequence, earlier)
+        superblock = _parse(unpack(payload), sequence)
     except (ValueError, KeyError, TypeError) as error:
         raise ForeignVolumeError(f"{url}: superblock {sequence}: {error!s}", url=url) from error
-    return Slot(sequence, data, superblock, fields["extents"])
+    return Slot(sequence, data, superblock)
 
 
 def choose_slot(first: Slot | None, second: Slot | None, url: str = "volume") -> Slot:
@@ -194,7 +189,7 @@ def _of_type(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _parse(fields: Any, sequence: int, earlier: Slot | None) -> Superblock:
+def _parse(fields: Any, sequence: int) -> Superblock:
     _of_type(fields, dict, "the payload")
     if sequence >= _COUNT_MAX:
         raise ValueError(f"sequence {sequence}, must be below {_COUNT_MAX}")
@@ -217,16 +212,7 @@ def _parse(fields: Any, sequence: int, earlier: Slot | None) -> Superblock:
         entry_types=dict(map(_parse_type, _of_type(fields["entry_types"], dict, "entry_types").items())),
     )
     listed = _of_type(fields["extents"], list, "extents")
-    known: dict[int, tuple[dict[str, Any], Extent]] = {}
-    if earlier is not None:
-        known = {
-            extent.id: (seen, extent)
-            for seen, extent in zip(earlier.listed, earlier.superblock.extents, strict=True)
-        }
-    extents = []
-    for each in listed:
-        before = known.get(_of_type(each, dict, "an extent")["id"]) if known else None
-        extents.append(_parse_extent(each, superblock) if before is None or before[0] != each else before[1])
+    extents = [_parse_extent(_of_type(each, dict, "an extent"), superblock) for each in listed]
     _check_extents(extents, superblock)
     return replace(superblock, extents=tuple(extents))
 

@@ -99,7 +99,6 @@ class Volume:
         self.backend = backend
         self.superblock = superblock
         self.ports = ports
-        self._written: bytes | None = None  # the superblock as it was written last
         self._slot = slot
         self._lock = threading.RLock()
         self._flush_lock = threading.Lock()
@@ -180,7 +179,7 @@ class Volume:
             try:
                 with self._flush_lock:
                     self._slot = write_slots(self.backend, data, self._slot)
-                self.superblock, self._written = fresh, data
+                self.superblock = fresh
             except BaseException as error:
                 # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
                 self._cause = (
@@ -227,13 +226,6 @@ class Volume:
     def extent(self, number: int) -> Extent:
         """The extent with this id, as it is now."""
         return self.superblock.extent(number)
-
-    def encoded(self, superblock: Superblock) -> bytes:
-        """The bytes of a superblock that :meth:`publish` returned, also where others published since."""
-        with self._lock:
-            if superblock is self.superblock and self._written is not None:
-                return self._written
-        return encode_slot(superblock)
 
     # ---- the medium
 
