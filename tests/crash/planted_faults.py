@@ -17,7 +17,8 @@ from siltstone.format.superblock_slot import decode_slot
 from siltstone.journal import log_reader, recovery, sealed
 from siltstone.journal.log_reader import LogReader
 from siltstone.journal.sealed import SealedJournal
-from siltstone.shard import opening, rolling, space, spares
+from siltstone.shard import checkpoint, group, opening, rolling, space, spares
+from siltstone.shard.shard import Shard
 from siltstone.volume import volume as volume_module
 from siltstone.volume.slots import write_slots
 from siltstone.volume.volume import Volume
@@ -145,30 +146,59 @@ def no_prepared_slots(plant: Plant) -> None:
 
 
 def the_roll_published_before_the_flush(plant: Plant) -> None:
-    usual = rolling._roll
+    usual = rolling.complete
 
-    def flush_held(shards: Any) -> Any:
+    def flush_closing(turned: Any) -> None:
+        for shard in turned:
+            if shard.closing is not None and not shard.closing.is_flushed:
+                shard.closing.end_flush()
+
+    def complete(shards: Any) -> None:
+        is_due = any(shard.turned for shard in shards)
+        usual(shards)
+        if is_due:
+            shards[0].volume.flush()
+
+    plant.setattr(rolling, "_flush_closing", flush_closing)
+    for module in (rolling, group, checkpoint):
+        plant.setattr(module, "complete", complete)
+
+
+def only_the_first_written_before_a_roll_together(plant: Plant) -> None:
+    usual, write_slot = rolling._turn_held, SealedJournal._write_slot
+
+    def turn_held(shards: Any, **options: Any) -> None:
+        usual(shards[:1], **options)
+        plant.setattr(SealedJournal, "_write_slot", lambda _self, _slot: None)
+        usual(shards[1:], **options)
+        plant.setattr(SealedJournal, "_write_slot", write_slot)
+
+    plant.setattr(rolling, "_turn_held", turn_held)
+
+
+def what_was_put_behind_a_roll_acknowledged_before_it(plant: Plant) -> None:
+    usual = Shard.begin_flush
+
+    def begin_flush(self: Any, **options: Any) -> bool:
+        turned, self.turned = self.turned, False
+        try:
+            return usual(self, **options)
+        finally:
+            self.turned = turned
+
+    plant.setattr(Shard, "begin_flush", begin_flush)
+    plant.setattr(group, "complete", lambda _shards: None)
+
+
+def a_roll_that_the_superblock_is_not_told(plant: Plant) -> None:
+    def complete(shards: Any) -> None:
         for shard in shards:
-            if shard.journal is not None and shard.journal.begin_flush():
-                shard.journal.end_flush()
-        return list(shards)
+            if shard.turned and shard.closing is not None and not shard.closing.is_flushed:
+                shard.volume.flush()
+                shard.closing.end_flush()
+            shard.turned, shard.closing = False, None
 
-    def roll(shards: Any, **options: Any) -> None:
-        usual(shards, **options)
-        shards[0].volume.flush()
-
-    plant.setattr(rolling, "flush_held", flush_held)
-    plant.setattr(rolling, "_roll", roll)
-
-
-def only_the_first_flushed_before_a_roll_together(plant: Plant) -> None:
-    usual = rolling.flush_held
-
-    def flush_held(shards: Any) -> Any:
-        usual(shards[:1])
-        return list(shards)
-
-    plant.setattr(rolling, "flush_held", flush_held)
+    plant.setattr(group, "complete", complete)
 
 
 def only_the_first_made_ready_of_spares_together(plant: Plant) -> None:

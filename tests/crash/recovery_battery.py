@@ -31,6 +31,8 @@ WORKLOADS: tuple[tuple[str, ...], ...] = (
     ("append", "flush", "kill", "append", "kill"),
     ("append", "close", "spare", "delete"),
     ("batch",) * 17 + ("roll", "append", "spare", "kill", "batch"),
+    ("batch", "turn", "append", "batch", "spare", "batch"),
+    ("append", "flush", "turn", "batch", "flush", "turn", "batch"),
 )
 #: room for three journals and their reserves, or for hardly one
 ROOMY, TIGHT = 12 * ERASE_BLOCK_MIN, 5 * ERASE_BLOCK_MIN
@@ -66,7 +68,7 @@ class RecoveryBattery:
         life = StoreLife.formatted(Image.blank(room * shards), shards=shards)
         for name in workload:
             OPERATIONS[name](life)
-            if shards > 1 and name in ("append", "batch", "roll", "spare", "delete"):
+            if shards > 1 and name in ("append", "batch", "turn", "roll", "spare", "delete"):
                 OPERATIONS[name](life, self.chance.randrange(1, shards))  # type: ignore[call-arg]
         where = " ".join(workload)
         points = [point.number for point in crash_points(life.medium.start, life.medium.log)]

@@ -247,9 +247,14 @@ class StoreLife:
         self.flushed = [len(given) for given in self.given]
         self._tell()
 
-    def roll(self, shard: int = 0) -> None:
+    def turn(self, shard: int = 0) -> None:
         """Let the next journal take the writes, as for a batch that does not fit the active one."""
+        self._roll(shard)
+
+    def roll(self, shard: int = 0) -> None:
+        """As `turn`, and let the superblock say so, as housekeeping does a moment later."""
         if self._roll(shard):
+            rolling.complete([self.group.shards[shard]])
             self.flushed[shard] = len(self.given[shard])
             self._tell()
 
@@ -264,14 +269,18 @@ class StoreLife:
             return False
         return True
 
-    def roll_together(self) -> None:
+    def turn_together(self) -> bool:
         """Let the next journals of all shards take the writes: those whose next is ready go with the first one."""
-        shards = list(self.group.shards.values())
-        due = [True, *(each.spare is not None and each.journal is not None for each in shards[1:])]
         # Journals of a few clusters are never so full that what is left is little.
         with patch.object(rolling, "_is_nearly_full", lambda each, _size: each.spare is not None):
-            rolled = self._roll(0, shards)
-        if rolled:
+            return self._roll(0, list(self.group.shards.values()))
+
+    def roll_together(self) -> None:
+        """As `turn_together`, and let the superblock say so for all of them at once."""
+        shards = list(self.group.shards.values())
+        due = [True, *(each.spare is not None and each.journal is not None for each in shards[1:])]
+        if self.turn_together():
+            rolling.complete(shards)
             self.flushed = [
                 len(given) if one else flushed
                 for given, flushed, one in zip(self.given, self.flushed, due, strict=True)

@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "batch": StoreLife.batch,
     "delete": StoreLife.delete,
     "flush": StoreLife.flush,
+    "turn": StoreLife.turn,
     "roll": StoreLife.roll,
     "spare": StoreLife.spare,
     "pack": StoreLife.pack,
@@ -61,6 +62,7 @@ TOGETHER: dict[str, Callable[[StoreLife], object]] = {
     "sweep": sweep,
     "append each": _to_each(StoreLife.append),
     "delete each": _to_each(StoreLife.delete),
+    "turn each": StoreLife.turn_together,
     "roll each": StoreLife.roll_together,
     "spare each": StoreLife.spares,
 }

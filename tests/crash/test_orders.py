@@ -126,6 +126,30 @@ def test_checkpoints_cut_off_anywhere(workload, full_battery):
     assert battery.states > 3
 
 
+#: what comes while the superblock does not know yet that the next journal takes the writes
+TURNED = (
+    ("append", "turn"),
+    ("append", "turn", "append"),
+    ("append", "turn", "append", "flush"),
+    ("append", "flush", "turn", "batch", "batch", "flush", "append", "kill"),
+    ("batch", "turn", "append", "turn", "append", "flush", "kill"),
+    ("append", "turn", "spare", "append", "note", "append", "kill"),
+    ("append", "turn", "delete", "turn", "delete", "close"),
+    ("batch", "turn", "delete", "checkpoint", "append", "kill"),
+    ("append", "roll", "turn", "append", "pack", "append", "flush", "kill"),
+    ("append", "roll", "delete", "turn", "append", "incarnate", "delete", "flush", "kill"),
+    ("batch", "roll", "incarnate", "delete", "turn", "delete", "sweep", "kill"),
+    ("append", "append", "turn", "clean", "append", "turn", "clean", "kill"),
+)
+
+
+@pytest.mark.parametrize("workload", TURNED, ids=" ".join)
+def test_what_comes_before_a_roll_is_complete_cut_off_anywhere(workload, full_battery):
+    battery = OrderBattery(limit=200 if full_battery else 8, seed=7, room=4 * EXTENTS)
+    battery.run(workload)
+    assert battery.states > 1
+
+
 #: shards whose next journals are made ready, and take the writes, together or each for itself
 TOGETHER = (
     ("append each", "spare each"),
@@ -146,6 +170,18 @@ TOGETHER = (
         "kill",
     ),
     ("append each", "spare each", "roll each", "append each", "pack", "spare each", "roll each", "close"),
+    ("append each", "spare each", "turn each", "append each", "flush"),
+    (
+        "append each",
+        "spare each",
+        "turn each",
+        "append each",
+        "spare each",
+        "turn each",
+        "append each",
+        "note",
+    ),
+    ("append each", "spare", "turn each", "append each", "flush", "kill"),
 )
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+#: bytes of space in which nothing is ever full
+AMPLE = 40 * ERASE_BLOCK_MIN
+
+
 # ---- small runs of the batteries
 
 
@@ -56,6 +60,12 @@ def t2_short() -> None:
     for first in ("append", "batch", "roll"):
         for second in ("flush", "roll", "append", "close", "kill"):
             battery.run((first, second))
+
+
+def t2_turns() -> None:
+    battery = OrderBattery(limit=6, depth=10, seed=1, room=AMPLE)
+    battery.run(("append", "flush", "turn", "append", "flush"))
+    battery.run(("append", "turn", "batch", "flush", "append", "kill"))
 
 
 def t2_deaths() -> None:
@@ -88,8 +98,6 @@ def t7_new_store() -> None:
     check_new_store(300)
 
 
-#: bytes of space in which nothing is ever full
-AMPLE = 40 * ERASE_BLOCK_MIN
 #: three keys in a hash store, and one of them put again
 INCARNATED = ("append", "append", "append", "roll", "incarnate", "append")
 
@@ -219,7 +227,9 @@ CAUGHT: tuple[tuple[Callable[[pytest.MonkeyPatch], None], Callable[[], None]], .
     (planted.no_barrier_at_an_opening, t2_deaths),
     (planted.no_prepared_slots, t2_short),
     (planted.the_roll_published_before_the_flush, t2_short),
-    (planted.only_the_first_flushed_before_a_roll_together, t2_together),
+    (planted.only_the_first_written_before_a_roll_together, t2_together),
+    (planted.what_was_put_behind_a_roll_acknowledged_before_it, t2_turns),
+    (planted.a_roll_that_the_superblock_is_not_told, t2_turns),
     (planted.only_the_first_made_ready_of_spares_together, t2_together),
     (planted.the_copy_published_before_the_flush, t4),
     (planted.going_on_in_the_recovered_journal, t2_longer),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filling_store import SHARDS, Filling
 from store_faults import Faults, nothing
 from store_folders import quick_temporary_folder
 from store_media import Medium, create_settled, open_settled
@@ -102,3 +103,13 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(
         sizing, "part_size", lambda _superblock, _shard: chance.randrange(4, 6) * CLUSTER_SIZE
     )
+
+
+@pytest.fixture
+def filling(path, host, faults):
+    """A store of several shards that fill alike."""
+    create_settled(Medium(str(path)), host, shards=SHARDS)
+    made = Filling(path, faults)
+    yield made
+    faults.write = faults.flush = nothing
+    made.store._core.abandon()

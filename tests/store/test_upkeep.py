@@ -70,7 +70,9 @@ def test_a_shard_that_rolls_is_whole_to_others(store, monkeypatch):
         return usual(change, **options)
 
     monkeypatch.setattr(shard.volume, "publish", publish)
-    store.put_many(*rows(range(10_000)))
+    for start in range(0, 20_000, 5_000):
+        store.put_many(*rows(range(start, start + 5_000)))
+        store.flush()
     assert len(seen) >= 3
     assert all(room > 0 for room in seen)
 

@@ -111,6 +111,12 @@ class SealedJournal:
         return End(self.writer.index, self.writer.used, self._slot, self.writer.sequence)
 
     @property
+    def written_end(self) -> End:
+        """Where the log ends once a flush of the medium covers what :meth:`begin_flush` wrote."""
+        slot = self._slot if self._flushing is None else 1 - self._slot
+        return End(self.writer.index, self.writer.used, slot, self.writer.sequence)
+
+    @property
     def room(self) -> int:
         """Bytes of entries that surely still fit, whatever their sizes."""
         whole = self.clusters - 1 - self.writer.index
@@ -128,7 +134,7 @@ class SealedJournal:
 
         JournalFullError where it does not fit; nothing is changed then.
         """
-        self._check()
+        self.check()
         offset = -1 if self.given_up else self.writer.append(kind, payload)
         if offset < 0:
             entry = bytes((len(memoryview(payload)) + 2, kind)) + bytes(payload)
@@ -143,7 +149,7 @@ class SealedJournal:
         does not fit the rest of the journal, EntryError where the stream is no sequence of entries: nothing
         is changed then. A write that fails poisons the journal; readers still find what was there before.
         """
-        self._check()
+        self.check()
         if self.given_up:
             raise JournalFullError(
                 f"journal {self.extent.id}: a batch was given up here", needed=len(stream), room=0
@@ -217,7 +223,7 @@ class SealedJournal:
         The caller flushes the medium next, then calls :meth:`end_flush`, or :meth:`fail` where that failed.
         With `note` the tail is written although nothing is new, to put its `durable` on the medium.
         """
-        self._check()
+        self.check()
         assert self._flushing is None, "two flushes of one journal at once"
         if self._noted if note else self.is_flushed:
             return False
@@ -238,7 +244,7 @@ class SealedJournal:
 
     def end_flush(self) -> None:
         """The medium was flushed after :meth:`begin_flush`: what was appended before it is durable."""
-        self._check()
+        self.check()
         assert self._flushing is not None
         covered, self._flushing = self._flushing, None
         self._slot = 1 - self._slot
@@ -268,7 +274,8 @@ class SealedJournal:
             self.fail(error)
             raise
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """PoisonedError where nothing more is acknowledged here."""
         if self.poison is not None:
             raise PoisonedError(
                 f"journal {self.extent.id}: an earlier write or flush failed ({self.poison}); what was flushed"

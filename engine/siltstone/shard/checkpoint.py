@@ -13,7 +13,7 @@ from siltstone.format.superblock import ACTIVE
 from siltstone.index import segments
 from siltstone.log_store.checkpoint import Covered, Restoring, Snapshot, read_header
 from siltstone.shard.checkpoint_changes import GiveCheckpoints, PublishCheckpoints, TakeCheckpoints
-from siltstone.shard.rolling import flush_held
+from siltstone.shard.rolling import complete, flush_held
 from siltstone.shard.space import taken_by
 from siltstone.threads import map_in_threads
 from siltstone.volume import allocator
@@ -262,21 +262,25 @@ def checkpoint_group(volume: ShardVolume, shards: Sequence[Shard], flush_lock: t
     errors: list[SiltstoneError] = []
 
     def take(shard: Shard) -> Snapshot | None:
-        with flush_lock, shard.lock:
+        with flush_lock:
             try:
-                shard.check()
-                if shard.journal is not None:
-                    # Only what is durable may be in it: after a crash the journal must reach as far.
-                    flush_held([shard])
+                complete([shard])
+                with shard.lock:
+                    return take_held(shard)
             except SiltstoneError as error:
                 # It keeps the others from theirs only where the medium does.
                 errors.append(error)
                 return None
-            # In one go: no entry may come between two segments, so that what is covered is one place in the log.
-            taken = snapshot_of(shard)
-            if taken is not None:
-                uncovered[shard], shard.store.uncovered = shard.store.uncovered, 0
-            return taken
+
+    def take_held(shard: Shard) -> Snapshot | None:
+        shard.check()
+        # Only what is durable may be in it: after a crash the journal must reach as far.
+        flush_held(shard)
+        # In one go: no entry may come between two segments, so that what is covered is one place in the log.
+        taken = snapshot_of(shard)
+        if taken is not None:
+            uncovered[shard], shard.store.uncovered = shard.store.uncovered, 0
+        return taken
 
     try:
         write_checkpoints(volume, shards, take)

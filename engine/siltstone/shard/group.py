@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,12 @@ from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.merging import OnFull
-from siltstone.shard.rolling import roll
+from siltstone.shard.rolling import complete, roll
 from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
 from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -162,7 +163,13 @@ class ShardGroup:
                     raise
                 reserve = True
             else:
+                # What this is for need not wait for the superblock.
+                self._wake()
                 return
+
+    def _complete_rolls(self) -> None:
+        with self._flush_lock:
+            complete(list(self.shards.values()))
 
     # ---- flushing
 
@@ -176,7 +183,7 @@ class ShardGroup:
         with self._flush_lock:
             self._check_open()
             try:
-                self._flush(self.shards.values() if only is None else only, note, errors)
+                self._flush(list(self.shards.values()) if only is None else only, note, errors)
             except SiltstoneError as error:
                 # The kernel may have dropped any write that no flush covered, whichever shard made it.
                 for shard in self.shards.values():
@@ -190,8 +197,12 @@ class ShardGroup:
             # Out of the list, which this frame holds: the error's traceback holds this frame, for ever otherwise.
             raise errors.pop(0)
 
-    def _flush(self, shards: Iterable[Shard], note: bool, errors: list[SiltstoneError]) -> None:
+    def _flush(self, shards: Sequence[Shard], note: bool, errors: list[SiltstoneError]) -> None:
         begun = []
+        try:
+            complete(shards)
+        except SiltstoneError as error:
+            errors.append(error)
         for shard in shards:
             try:
                 if shard.begin_flush(note=note):
@@ -216,6 +227,8 @@ class ShardGroup:
         """
         now = self.volume.ports.clock()
         shards = list(self.shards.values())
+        if any(shard.turned for shard in shards):
+            self._attempts.attempt("roll", -1, now, self._complete_rolls)
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
             self._attempts.attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
@@ -257,7 +270,9 @@ class ShardGroup:
         return tuple(ends)
 
     def figures(self) -> tuple[ShardFigures, ...]:
-        """Each shard in figures, in the order of their numbers."""
+        """Each shard in figures, in the order of their numbers; they go with the superblock, as far as may be."""
+        with suppress(SiltstoneError):
+            self._complete_rolls()
         return tuple(
             ShardFigures(
                 number,

@@ -1,6 +1,10 @@
-"""How the next journals take the writes: one flush and one superblock write, for as many shards as are due.
+"""How the next journals take the writes: at once, and in the superblock a moment later.
 
-Shards fill alike, so that several are due at a time; each for itself they would wait for one flush after the other.
+There it takes one flush and one write for as many shards as are due, and whoever puts waits for neither. Nothing in the
+next journal is durable before the superblock calls it active: a crash before that leaves the old one as it was flushed,
+and an empty journal, whatever its clusters say.
+
+Shards fill alike, so that several are due at a time; each for itself they would take one flush after the other.
 """
 
 from __future__ import annotations
@@ -9,18 +13,19 @@ from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import DiskFullError, PoisonedError, SiltstoneError
 from siltstone.format.kernels import measure_stream
+from siltstone.format.superblock import ACTIVE
 from siltstone.shard.changes import Roll, Rolled
 from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.spares import make_spare
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone.journal.sealed import SealedJournal
     from siltstone.shard.shard import Shard
+    from siltstone.volume.shard_volume import ShardVolume
 
 #: a journal is closed along with another's only where no more than one part in so many of it is left
 _LEFT_PARTS: Final = 8
@@ -29,9 +34,10 @@ _LEFT_PARTS: Final = 8
 def roll(
     shard: Shard, stream: NDArray[np.uint8], *, reserve: bool = False, others: Sequence[Shard] = ()
 ) -> None:
-    """Close the active journal and let the next one take the writes, if `stream` really does not fit.
+    """Let the next journal take the writes, if `stream` really does not fit the active one.
 
-    The caller holds the group's flush lock. Durable when it returns: all that was put into the old one.
+    The caller holds the group's flush lock, and sees to it that :func:`complete` follows before long. Waits only for a
+    next journal that is not ready, and for a roll before that is not complete.
 
     :param reserve: `stream` deletes, and may go to the shard's reserve where there is no other space
     :param others: those that hardly take such a batch either roll with it, where their next journals are ready
@@ -51,27 +57,34 @@ def roll(
     except DiskFullError as error:
         if shard.journal is not None and shard.journal.given_up:
             # With no successor: reads go on, writes wait for space.
-            _roll([shard], alone=True)
+            complete([shard])
+            _turn([shard], alone=True)
+            complete([shard])
         raise DiskFullError(
             f"shard {shard.number}: no space for its next journal: {error}",
             **{**error.fields, "shard": shard.number},
         ) from error
+    if shard.turned:
+        complete([shard, *(each for each in others if each is not shard)])
     along = [each for each in others if each is not shard and _is_nearly_full(each, len(stream))]
-    _roll([shard, *along[: TOGETHER_MAX - 1]])
+    _turn([shard, *along[: TOGETHER_MAX - 1]])
 
 
 def freeze(shard: Shard, *, kept: bool = False) -> None:
     """Close the active journal, unless it is empty, so that it can be incarnated; the next one takes the writes.
 
-    The caller holds the group's flush lock. DiskFullError where there is no space for the next one.
+    The caller holds the group's flush lock. The superblock says so when it returns. DiskFullError where there is no
+    space for the next one.
 
     :param kept: that may be of the shard's reserve, of which it takes no more than it must
     """
     shard.check()
+    complete([shard])
     if shard.journal is None or shard.journal.position == (0, 0):
         return
     make_spare(shard, kept=kept)
-    _roll([shard])
+    _turn([shard])
+    complete([shard])
 
 
 def _is_nearly_full(shard: Shard, size: int) -> bool:
@@ -79,6 +92,7 @@ def _is_nearly_full(shard: Shard, size: int) -> bool:
     journal, spare = shard.journal, shard.spare
     return (
         shard.broken is None
+        and not shard.turned
         and journal is not None
         and journal.poison is None
         and not shard.last_room
@@ -89,71 +103,107 @@ def _is_nearly_full(shard: Shard, size: int) -> bool:
     )
 
 
-def flush_held(shards: Sequence[Shard]) -> list[Shard]:
-    """Flush the active journals of some shards with one flush of the medium; those for which that went well.
-
-    The caller holds their locks, and the group's for flushes. The first one's error is raised; whoever puts into
-    another that cannot flush, or flushes it, is told. A flush of the medium that fails is for all of them.
-    """
-    begun: list[Shard] = []
-    flushed: list[Shard] = []
+def flush_held(shard: Shard) -> None:
+    """Flush the active journal of a shard, whose lock the caller holds, and the group's for flushes."""
+    journal = shard.journal
+    if journal is None:
+        return
     try:
-        for each in shards:
-            try:
-                if each.journal is not None and each.journal.begin_flush():
-                    begun.append(each)
-                flushed.append(each)
-            except SiltstoneError:
-                if each is shards[0]:
-                    raise
-        if begun:
-            shards[0].volume.flush()
-        for journal in _journals(begun):
+        if journal.begin_flush():
+            shard.volume.flush()
             journal.end_flush()
     except SiltstoneError as error:
-        for journal in _journals(begun):
-            journal.fail(error)
+        journal.fail(error)
         raise
     except BaseException:
-        for journal in _journals(begun):
-            journal.cancel_flush()
+        journal.cancel_flush()
         raise
-    return flushed
 
 
-def _journals(shards: Iterable[Shard]) -> list[SealedJournal]:
-    return [shard.journal for shard in shards if shard.journal is not None]
-
-
-def _roll(shards: Sequence[Shard], *, alone: bool = False) -> None:
-    """Close the active journals of some shards, the first one's in any case, and let their spares take the writes.
-
-    First in the superblock, then here.
+def _turn(shards: Sequence[Shard], *, alone: bool = False) -> None:
+    """Let the spares of some shards take the writes, here; what stops it for another than the first leaves that out.
 
     :param alone: let nothing take the writes
     """
     in_order = sorted(shards, key=lambda shard: shard.number)
-    holding([shard.lock for shard in in_order], lambda: _roll_held(shards, alone=alone))
+    holding([shard.lock for shard in in_order], lambda: _turn_held(shards, alone=alone))
 
 
-def _roll_held(shards: Sequence[Shard], *, alone: bool) -> None:
-    waiting = flush_held(shards)
-    rolled = tuple(_rolled(each, None if alone else each.spare) for each in waiting)
-    published = False
+def _turn_held(shards: Sequence[Shard], *, alone: bool) -> None:
+    for shard in shards:
+        try:
+            _turn_one(shard, alone=alone)
+        except SiltstoneError:
+            if shard is shards[0]:
+                raise
+        except BaseException as error:
+            shard.broken = shard.interrupted(error)
+            if shard.closing is None and shard.journal is not None:
+                # It goes on as it was, and what was to be its last copy is one that nothing covers.
+                shard.journal.cancel_flush()
+            raise
+
+
+def _turn_one(shard: Shard, *, alone: bool) -> None:
+    old, fresh = shard.journal, None if alone else shard.spare
+    if old is not None:
+        # Its last cluster is read in its slot from here on. A flush that covers it comes with the superblock.
+        old.begin_flush()
+        shard.store.show_end(old.extent, old.written_end)
+    # In this order: what takes the writes by now must not be taken for what the superblock knows.
+    shard.turned = True
+    shard.closing, shard.journal = old, fresh
+    if fresh is not None:
+        shard.spare = None
+        shard.store.show_tail(fresh, 0)
+
+
+def complete(shards: Sequence[Shard]) -> None:
+    """Flush what some shards have rolled from, and let the superblock say so; nothing where none has.
+
+    The caller holds the group's flush lock; shards take entries meanwhile. A flush that fails poisons what it was to
+    cover, and what came after that. Where the superblock could not be written the next call tries again.
+    """
+    turned = [shard for shard in shards if shard.turned and not shard.roll_has_failed]
+    if not turned:
+        return
+    volume = turned[0].volume
     try:
-        shards[0].volume.publish(Roll(rolled))
-        published = True
-        while waiting:
-            _take_over(waiting[0], None if alone else waiting[0].spare)
-            waiting.pop(0)
-    except BaseException as error:
-        for each in waiting:
-            _was_stopped(each, error, published=published)
+        _flush_closing(turned)
+        rolled = tuple(_rolled(shard) for shard in turned if not _is_known(volume, shard))
+        if rolled:
+            volume.publish(Roll(rolled))
+    except SiltstoneError:
+        cause = volume.poisoned
+        if cause is not None:
+            # The medium may or may not say that they are closed: nothing may be acknowledged any more.
+            for shard in turned:
+                shard.roll_failed(cause)
         raise
+    for shard in turned:
+        with shard.lock:
+            shard.closing = None
+            shard.turned = False
 
 
-def _rolled(shard: Shard, fresh: SealedJournal | None) -> Rolled:
-    old = shard.journal
+def _flush_closing(turned: Sequence[Shard]) -> None:
+    waiting = [
+        shard.closing for shard in turned if shard.closing is not None and not shard.closing.is_flushed
+    ]
+    if not waiting:
+        return
+    try:
+        turned[0].volume.flush()
+    except SiltstoneError as error:
+        for shard in turned:
+            shard.roll_failed(error)
+        raise
+    for journal in waiting:
+        journal.end_flush()
+
+
+def _rolled(shard: Shard) -> Rolled:
+    old, fresh = shard.closing, shard.journal
     return Rolled(
         shard.number,
         None if old is None else old.extent.id,
@@ -162,23 +212,14 @@ def _rolled(shard: Shard, fresh: SealedJournal | None) -> Rolled:
     )
 
 
-def _take_over(shard: Shard, fresh: SealedJournal | None) -> None:
-    """Let `fresh` take the writes here, as the superblock says."""
-    old = shard.journal
-    if old is not None:
-        shard.store.show_end(old.extent, old.end)
-    shard.journal = fresh
-    if fresh is not None:
-        shard.spare = None
-        shard.store.show_tail(fresh, 0)
-
-
-def _was_stopped(shard: Shard, error: BaseException, *, published: bool) -> None:
-    """A roll was stopped before the shard had its fresh journal: nothing may be acknowledged that might be lost."""
-    old, poisoned = shard.journal, shard.volume.poisoned
-    if published or not isinstance(error, SiltstoneError):
-        # Nothing may be put to the old journal once the superblock closes it, wherever this was stopped.
-        shard.broken = shard.interrupted(error)
-    elif old is not None and poisoned is not None:
-        # The medium may or may not say that the old journal is closed: nothing may be acknowledged in it.
-        old.fail(poisoned)
+def _is_known(volume: ShardVolume, shard: Shard) -> bool:
+    """Whether the superblock has it already: an interrupt may have come right after that was written."""
+    journal = shard.closing if shard.journal is None else shard.journal
+    assert journal is not None
+    is_active = any(
+        extent.id == journal.extent.id
+        and extent.generation == journal.extent.generation
+        and extent.state == ACTIVE
+        for extent in volume.superblock.extents
+    )
+    return is_active == (journal is shard.journal)

@@ -41,6 +41,10 @@ class Shard:
         self.volume = volume
         self.store = store
         self.journal = journal
+        #: whether the superblock does not know yet that this one takes the writes, and the one before, until it does;
+        #: see rolling.py
+        self.turned = False
+        self.closing: SealedJournal | None = None
         self.lock = threading.Lock()
         #: the next journal, once it is ready, and what whoever makes it holds; see spares.py
         self.spare: SealedJournal | None = None
@@ -184,8 +188,16 @@ class Shard:
     # ---- flushing, in three steps so that one flush of the medium serves many shards
 
     def begin_flush(self, *, note: bool = False) -> bool:
-        """Write what a flush must cover; False where there is nothing new. The medium is the caller's to flush."""
+        """Write what a flush must cover; False where there is nothing new. The medium is the caller's to flush.
+
+        Behind a roll that the superblock does not know nothing is; PoisonedError where it never will.
+        """
         with self.lock:
+            if self.turned:
+                for journal in (self.closing, self.journal):
+                    if journal is not None:
+                        journal.check()
+                return False
             return self.journal is not None and self.journal.begin_flush(note=note)
 
     def end_flush(self) -> None:
@@ -203,9 +215,23 @@ class Shard:
     def flush_failed(self, error: SiltstoneError) -> None:
         """A flush of the medium failed: poison the journal if anything of it may be lost."""
         with self.lock:
-            for journal in (self.journal, self.spare):
+            for journal in (self.closing, self.journal, self.spare):
                 if journal is not None and journal.has_unflushed_writes:
                     journal.fail(error)
+
+    def roll_failed(self, error: SiltstoneError) -> None:
+        """What was put before the last roll may be lost: nothing is acknowledged in either journal any more."""
+        with self.lock:
+            for journal in (self.closing, self.journal):
+                if journal is not None:
+                    journal.fail(error)
+
+    @property
+    def roll_has_failed(self) -> bool:
+        """Whether the superblock will never know of the last roll."""
+        return any(
+            journal is not None and journal.poison is not None for journal in (self.closing, self.journal)
+        )
 
     def is_idle(self, now: float) -> bool:
         """Whether the idle note is due."""
@@ -213,6 +239,7 @@ class Shard:
         return (
             journal is not None
             and journal.poison is None
+            and not self.turned
             and journal.is_flushed
             and not journal.is_noted
             and now - self._last_change >= IDLE_SECONDS

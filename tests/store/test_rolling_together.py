@@ -1,0 +1,158 @@
+"""How several shards of a process roll together, and what comes of it where something fails of that in one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from filling_store import MIB
+from store_faults import failing, input_output_error, nothing
+from store_records import assert_holds
+
+from siltstone.errors import MediumError, PoisonedError
+from siltstone.journal.sealed import SealedJournal
+
+
+def rolled(before, after):
+    return [old != new for old, new in zip(before, after, strict=True)]
+
+
+def test_shards_that_fill_alike_roll_with_one_superblock_write(filling):
+    filling.fill()
+    before = filling.journals()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    # Whoever puts waits for none of it.
+    assert filling.writes_and_flushes(lambda: filling.put(batches=4)) == (0, 0)
+    assert all(rolled(before, filling.journals()))
+    # One flush for the journals, two for the superblock.
+    assert filling.writes_and_flushes(filling.group.tick) == (1, 3)
+    assert filling.writes_and_flushes(filling.group.tick) == (0, 0)
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def test_a_shard_whose_journal_has_room_left_does_not_roll_with_others(filling):
+    filling.put_until_next_are_wanted()
+    filling.group.tick()
+    before = filling.journals()
+    filling.put_into(filling.shards[1], filling.shards[1].journal.room // 50 + 100)
+    assert rolled(before, filling.journals()) == [False, True, False, False]
+
+
+def test_a_shard_whose_next_journal_would_not_take_the_batch_either_does_not_roll_with_others(filling):
+    filling.fill()
+    before = filling.journals()
+    filling.put_into(filling.shards[0], filling.shards[1].spare.room // 50 + 100)
+    assert rolled(before, filling.journals()) == [True, False, False, False]
+
+
+def test_a_shard_that_cannot_flush_keeps_no_other_from_rolling(filling, faults):
+    filling.fill()
+    count, before = filling.count, filling.journals()
+    first, bad = filling.shards[0], filling.shards[2]
+    # So that it has something to flush.
+    filling.put_into(bad, 1)
+    failed = []
+
+    def fail(_inner, offset, _data):
+        if 0 <= offset - bad.journal.extent.offset < bad.journal.extent.length:
+            failed.append(offset)
+            raise input_output_error("write", offset)
+
+    faults.write = fail
+    filling.put_into(first, 1200)
+    faults.write = nothing
+    assert failed
+    assert rolled(before, filling.journals()) == [True, True, False, True]
+    for act in (lambda: filling.put_into(bad, 1), filling.store.flush):
+        with pytest.raises(PoisonedError, match=f"journal {before[2]}"):
+            act()
+    filling.put_into(first, 1)
+    with filling.reopened() as store:
+        assert_holds(store, range(count))
+
+
+def assert_all_are_told(filling, count):
+    """Nobody can put any more, and of what was flushed nothing is lost."""
+    for shard in filling.shards:
+        with pytest.raises(PoisonedError):
+            filling.put_into(shard, 1)
+    assert_holds(filling.store, range(count))
+    with filling.reopened() as store:
+        assert_holds(store, range(count))
+
+
+def test_a_flush_behind_a_roll_makes_that_durable_first(filling):
+    filling.fill()
+    filling.put_into(filling.shards[0], 1)
+    filling.put(batches=4)
+    # For the old journals, for each slot of the superblock, and for the new journals.
+    assert filling.writes_and_flushes(filling.store.flush) == (1, 4)
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def complete(filling, by):
+    """Let a flush, or housekeeping and then a flush, make the last rolls durable."""
+    if by == "housekeeping":
+        filling.group.tick()
+    filling.store.flush()
+
+
+@pytest.mark.parametrize("by", ["flush", "housekeeping"])
+def test_a_flush_that_fails_for_several_is_told_to_the_writers_of_all(filling, faults, by):
+    filling.fill()
+    count, before = filling.count, filling.journals()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    filling.put(batches=4)
+    assert all(rolled(before, filling.journals()))
+    faults.flush = failing("flush")
+    with pytest.raises((MediumError, PoisonedError)):
+        complete(filling, by)
+    faults.flush = nothing
+    assert_all_are_told(filling, count)
+
+
+@pytest.mark.parametrize("by", ["flush", "housekeeping"])
+def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filling, faults, by):
+    filling.fill()
+    count = filling.count
+
+    def fail(_inner, offset, _data):
+        if offset < MIB:
+            raise input_output_error("write", offset)
+
+    filling.put(batches=4)
+    faults.write = fail
+    with pytest.raises((MediumError, PoisonedError)):
+        complete(filling, by)
+    faults.write = nothing
+    with pytest.raises(PoisonedError):
+        filling.store.flush()
+    assert_all_are_told(filling, count)
+
+
+def test_an_interrupt_between_two_ends_of_a_flush_leaves_nothing_begun(filling, monkeypatch):
+    filling.fill()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    usual, ended = SealedJournal.end_flush, []
+
+    def end_flush(journal):
+        ended.append(journal)
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+        usual(journal)
+
+    filling.put(batches=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(SealedJournal, "end_flush", end_flush)
+        with pytest.raises(KeyboardInterrupt):
+            filling.store.flush()
+    filling.store.flush()
+    given = np.concatenate(filling.given)
+    assert_holds(filling.store, given)
+    with filling.reopened() as store:
+        assert_holds(store, given)
