@@ -167,10 +167,10 @@ def the_roll_published_before_the_flush(plant: Plant) -> None:
 def only_the_first_written_before_a_roll_together(plant: Plant) -> None:
     usual, write_slot = rolling._turn_held, SealedJournal._write_slot
 
-    def turn_held(shards: Any, **options: Any) -> None:
-        usual(shards[:1], **options)
+    def turn_held(shards: Any) -> None:
+        usual(shards[:1])
         plant.setattr(SealedJournal, "_write_slot", lambda _self, _slot: None)
-        usual(shards[1:], **options)
+        usual(shards[1:])
         plant.setattr(SealedJournal, "_write_slot", write_slot)
 
     plant.setattr(rolling, "_turn_held", turn_held)

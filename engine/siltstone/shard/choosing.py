@@ -31,6 +31,11 @@ class Candidate(NamedTuple):
     tally: JournalTally
 
     @property
+    def clusters(self) -> int:
+        """How many clusters hold them."""
+        return 0 if self.extent.end is None else self.extent.end.cluster + 1
+
+    @property
     def dead(self) -> int:
         """How many of its entries no longer count, deletions among them."""
         return self.tally.entries - self.tally.named - self.tally.keyless
@@ -130,41 +135,48 @@ def _windows(
     candidates: Sequence[Candidate], start: int, room: Sequence[int], erase_block: int, *, oldest: bool
 ) -> Iterator[tuple[int, int, int]]:
     """Ends of runs from `start` on whose copies `room` takes; bytes of their extents, and about those of the copies."""
-    entries = kept = held = 0
+    entries = kept = held = clusters = 0
     for stop, candidate in enumerate(candidates[start:], start + 1):
         entries += candidate.kept(oldest=oldest)
         kept += candidate.kept_bytes(oldest=oldest)
         held += candidate.extent.length
-        copied = _spread(entries, kept, room, erase_block)
+        clusters += candidate.clusters
+        copied = _spread(entries, kept, clusters, room, erase_block)
         if copied is None:
             return
         yield stop, held, copied
 
 
-def _spread(entries: int, entry_bytes: int, room: Sequence[int], erase_block: int) -> int | None:
-    """About the bytes that so many entries take of extents of these lengths; None where they do not fit."""
+def _spread(
+    entries: int, entry_bytes: int, clusters: int, room: Sequence[int], erase_block: int
+) -> int | None:
+    """About the bytes that so many entries, of so many clusters, take of extents of these lengths; None where they do
+    not fit."""
     if entries == 0:
         return 0
     # None is taken for larger than twice the mean.
     largest = min(ENTRY_SIZE_MAX, 2 * entry_bytes // entries)
     taken = 0
     for length in room:
-        needed = round_to_erase_blocks(copied_bytes(entry_bytes, largest), erase_block)
+        needed = round_to_erase_blocks(copied_bytes(entry_bytes, largest, clusters), erase_block)
         if needed <= length:
             return taken + needed
         taken += length
         # What is looked through at once goes whole to one of them.
-        entry_bytes -= max(0, length // CLUSTER_SIZE - SLOT_CLUSTERS - 1 - PIECE_CLUSTERS) * (
-            BODY_SIZE - 1 - largest
-        )
+        filled = max(0, length // CLUSTER_SIZE - SLOT_CLUSTERS - PIECE_CLUSTERS)
+        entry_bytes -= max(0, filled - 1) * (BODY_SIZE - 1 - largest)
+        clusters -= filled
     return None
 
 
-def copied_bytes(entry_bytes: int, largest: int) -> int:
-    """Bytes of a journal that takes so many bytes of entries, none larger than `largest`, however they lie."""
+def copied_bytes(entry_bytes: int, largest: int, clusters: int) -> int:
+    """Bytes of a journal that takes so many bytes of entries, none larger than `largest`, however they lie.
+
+    :param clusters: of so many they are, in their order; then they never take more, since those of each fit one
+    """
     # A cluster is left when the next entry does not fit: less than the largest one is lost in each.
-    clusters = -(-entry_bytes // (BODY_SIZE - 1 - largest)) + 1
-    return (SLOT_CLUSTERS + clusters) * CLUSTER_SIZE
+    by_size = -(-entry_bytes // (BODY_SIZE - 1 - largest)) + 1
+    return (SLOT_CLUSTERS + min(by_size, clusters)) * CLUSTER_SIZE
 
 
 def candidates_of(shard: Shard) -> list[Candidate]:
@@ -195,7 +207,14 @@ def worth_cleaning(
     least = max(space.first_size(block), int(WORTH * held) if sparing else 0)
     if begun or held - _least_space(candidates, block) >= least:
         return choose_first(candidates, room, block)
+    if not sparing and any(_gives_behind_clean(each, block) for each in candidates):
+        return choose_first(candidates, room, block)
     return None
+
+
+def _gives_behind_clean(candidate: Candidate, erase_block: int) -> bool:
+    """Whether a journal gives an erase block once all that is older is clean, so that it loses its deletions."""
+    return candidate.extent.length - _least_space([candidate], erase_block) >= erase_block
 
 
 def _least_space(candidates: Sequence[Candidate], erase_block: int) -> int:
@@ -205,8 +224,11 @@ def _least_space(candidates: Sequence[Candidate], erase_block: int) -> int:
     if entries == 0:
         return 0
     largest = max(each.extent.length for each in candidates)
-    copied = copied_bytes(kept, min(ENTRY_SIZE_MAX, 2 * kept // entries))
-    return round_to_erase_blocks(copied + copied // largest * (SLOT_CLUSTERS + 1) * CLUSTER_SIZE, erase_block)
+    clusters = sum(each.clusters for each in candidates)
+    copied = copied_bytes(kept, min(ENTRY_SIZE_MAX, 2 * kept // entries), clusters)
+    # One journal less than there are: what is said of the first has been counted.
+    more = (copied - 1) // largest * (SLOT_CLUSTERS + 1) * CLUSTER_SIZE
+    return round_to_erase_blocks(copied + more, erase_block)
 
 
 def pieces(superblock: Superblock, shard: int) -> list[int]:

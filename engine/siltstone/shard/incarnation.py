@@ -133,7 +133,7 @@ class Incarnation(Packing):
         keyless = places == NO_PLACE
         if keyless.any():
             rows = entry_mask(stream, keyless)
-            self._add(stream[rows], places[keyless], largest)
+            self._add(stream[rows], places[keyless], largest, len(clusters) // CLUSTER_SIZE)
             stream, places = stream[~rows], places[~keyless]
         if len(places):
             self._keyed.append(_Dropped(stream.copy(), places.copy()))

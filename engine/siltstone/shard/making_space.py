@@ -6,13 +6,14 @@ All of that copies much for what it gives. So it is done while somebody waits fo
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from siltstone.format.superblock import CLOSED
-from siltstone.shard.choosing import WORTH, candidates_of, worth_cleaning
+from siltstone.shard.choosing import WORTH, Candidate, candidates_of, worth_cleaning
 from siltstone.shard.packing import Cleaning
-from siltstone.shard.rolling import freeze
+from siltstone.shard.rolling import close, freeze
 from siltstone.shard.space import closed_bytes
 from siltstone.shard.sweeping import Overruling, Sweep
 
@@ -75,6 +76,28 @@ class MakingSpace:
                 return True
             step += 1
         return False
+
+    def clean_all(self, shard: Shard, *, end: float) -> bool:
+        """Close the active journal too, and clean all of them; False where that gives no space either.
+
+        Entries may be smaller than what deletes them, and that is given up only behind journals that are clean.
+        """
+        journal = shard.journal
+        tally = None if journal is None else shard.store.tally(journal.extent)
+        if (
+            journal is None
+            or tally is None
+            or not tally.deletions
+            or journal.room > journal.extent.length // 8
+        ):
+            return False
+        # As it will be.
+        last = Candidate(replace(journal.extent, end=journal.written_end), tally)
+        if worth_cleaning(shard, [*candidates_of(shard), last], sparing=False, begun=False) is None:
+            return False
+        with self._flush_lock:
+            close(shard)
+        return self.clean(shard, sparing=False, end=end)
 
     def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
         """Merge the hash stores of a shard into one, and sweep that, until that gives space; False where it does not.

@@ -82,6 +82,7 @@ class Packing:
         self._unflushed = Unflushed(shard.volume)
         self._pieces: list[_Piece] = []
         self._held = 0
+        self._held_clusters = 0
         self._largest = 0
         self._outputs: list[_Output] = []
 
@@ -118,7 +119,7 @@ class Packing:
     def _keep(self, source: Extent, clusters: memoryview, first: int, last_used: int) -> None:
         stream, places, largest = self._living(source, clusters, first, last_used)
         if len(places):
-            self._add(stream, places, largest)
+            self._add(stream, places, largest, len(clusters) // CLUSTER_SIZE)
 
     def _living(
         self, source: Extent, clusters: memoryview, first: int, last_used: int
@@ -128,24 +129,29 @@ class Packing:
             shard.check()
             return shard.store.living(source, clusters, first, last_used, keep_deletes=not self._run.oldest)
 
-    def _add(self, stream: NDArray[np.uint8], places: NDArray[uint64], largest: int) -> None:
-        """Let entries go to a fresh journal."""
-        if not self._fits(self._held + len(stream), max(largest, self._largest)):
+    def _add(self, stream: NDArray[np.uint8], places: NDArray[uint64], largest: int, clusters: int) -> None:
+        """Let entries of so many clusters go to a fresh journal."""
+        if self._size(len(stream), largest, clusters) > self._most():
             self._write_out()
         self._pieces.append(_Piece(stream.copy(), places.copy()))
         self._held += len(stream)
+        self._held_clusters += clusters
         self._largest = max(self._largest, largest)
 
-    def _fits(self, entry_bytes: int, largest: int) -> bool:
-        """Whether so many bytes of entries can go to one fresh journal."""
-        return copied_bytes(entry_bytes, largest) <= JOURNAL_SIZE_MAX
+    def _size(self, more: int = 0, largest: int = 0, clusters: int = 0) -> int:
+        """Bytes of a journal that takes what has gathered, and `more` bytes of entries of so many clusters."""
+        return copied_bytes(self._held + more, max(largest, self._largest), self._held_clusters + clusters)
+
+    def _most(self) -> int:
+        """Bytes of the longest journal that copies can go to."""
+        return JOURNAL_SIZE_MAX
 
     def _write_out(self) -> None:
         """Write what has gathered to a journal of its own."""
         if not self._pieces:
             return
         shard = self._shard
-        extent = take_to_clean(shard, TakeEmpty, copied_bytes(self._held, self._largest))
+        extent = take_to_clean(shard, TakeEmpty, self._size())
         try:
             output = _Output(shard.new_journal(extent))
         except BaseException:
@@ -155,7 +161,7 @@ class Packing:
         output.journal.prepare()
         for piece in self._pieces:
             output.copies.append((piece, output.journal.append_stream(piece.stream)))
-        self._pieces, self._held = [], 0
+        self._pieces, self._held, self._held_clusters = [], 0, 0
 
     def _make_durable(self) -> None:
         # What made the entries that are given up dead must not be lost after them.
@@ -231,16 +237,16 @@ class Cleaning(Packing):
                 stream, places, largest = self._living(self._behind, *piece)
                 # What has no key is named by nothing, and would count twice.
                 whole = bool((places == NO_PLACE).any())
-                if whole or self._size(len(stream), largest) > self._size(0, 1):
+                if whole or self._blocks(len(stream), largest, 1) > self._blocks():
                     return
                 if len(places):
-                    self._add(stream, places, largest)
+                    self._add(stream, places, largest, 1)
 
-    def _size(self, more: int, largest: int) -> int:
-        """Bytes of the extent that takes what has gathered, and `more` bytes of entries."""
-        block = self._shard.volume.superblock.erase_block
-        return round_to_erase_blocks(copied_bytes(self._held + more, max(largest, self._largest)), block)
+    def _blocks(self, more: int = 0, largest: int = 0, clusters: int = 0) -> int:
+        """As :meth:`_size`, in whole erase blocks."""
+        return round_to_erase_blocks(
+            self._size(more, largest, clusters), self._shard.volume.superblock.erase_block
+        )
 
-    def _fits(self, entry_bytes: int, largest: int) -> bool:
-        superblock, shard = self._shard.volume.superblock, self._shard.number
-        return copied_bytes(entry_bytes, largest) <= max(pieces(superblock, shard), default=0)
+    def _most(self) -> int:
+        return max(pieces(self._shard.volume.superblock, self._shard.number), default=0)

@@ -56,10 +56,7 @@ def roll(
         make_spare(shard, clusters, reserve=reserve)
     except DiskFullError as error:
         if shard.journal is not None and shard.journal.given_up:
-            # With no successor: reads go on, writes wait for space.
-            complete([shard])
-            _turn([shard], alone=True)
-            complete([shard])
+            close(shard)
         raise DiskFullError(
             f"shard {shard.number}: no space for its next journal: {error}",
             **{**error.fields, "shard": shard.number},
@@ -71,18 +68,30 @@ def roll(
 
 
 def freeze(shard: Shard, *, kept: bool = False) -> None:
-    """Close the active journal, unless it is empty, so that it can be incarnated; the next one takes the writes.
+    """As :func:`close`, but with a next journal, so that all can be incarnated while writes go on.
 
-    The caller holds the group's flush lock. The superblock says so when it returns. DiskFullError where there is no
-    space for the next one.
+    DiskFullError where there is no space for that.
 
-    :param kept: that may be of the shard's reserve, of which it takes no more than it must
+    :param kept: it may be of the shard's reserve, of which it takes no more than it must
     """
     shard.check()
     complete([shard])
     if shard.journal is None or shard.journal.position == (0, 0):
         return
     make_spare(shard, kept=kept)
+    close(shard)
+
+
+def close(shard: Shard) -> None:
+    """Close the active journal, where something is in it; the next one takes the writes only where it is ready.
+
+    Else reads go on, and writes wait for space. The caller holds the group's flush lock. The superblock says so when it
+    returns.
+    """
+    shard.check()
+    complete([shard])
+    if shard.journal is None or shard.journal.position == (0, 0):
+        return
     _turn([shard])
     complete([shard])
 
@@ -120,19 +129,19 @@ def flush_held(shard: Shard) -> None:
         raise
 
 
-def _turn(shards: Sequence[Shard], *, alone: bool = False) -> None:
-    """Let the spares of some shards take the writes, here; what stops it for another than the first leaves that out.
+def _turn(shards: Sequence[Shard]) -> None:
+    """Let the spares of some shards take the writes, here, and nothing where one has none.
 
-    :param alone: let nothing take the writes
+    What stops it for another than the first leaves that out.
     """
     in_order = sorted(shards, key=lambda shard: shard.number)
-    holding([shard.lock for shard in in_order], lambda: _turn_held(shards, alone=alone))
+    holding([shard.lock for shard in in_order], lambda: _turn_held(shards))
 
 
-def _turn_held(shards: Sequence[Shard], *, alone: bool) -> None:
+def _turn_held(shards: Sequence[Shard]) -> None:
     for shard in shards:
         try:
-            _turn_one(shard, alone=alone)
+            _turn_one(shard)
         except SiltstoneError:
             if shard is shards[0]:
                 raise
@@ -144,8 +153,8 @@ def _turn_held(shards: Sequence[Shard], *, alone: bool) -> None:
             raise
 
 
-def _turn_one(shard: Shard, *, alone: bool) -> None:
-    old, fresh = shard.journal, None if alone else shard.spare
+def _turn_one(shard: Shard) -> None:
+    old, fresh = shard.journal, shard.spare
     if old is not None:
         # Its last cluster is read in its slot from here on. A flush that covers it comes with the superblock.
         old.begin_flush()

@@ -6,7 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import StateError
-from siltstone.format.constants import JOURNAL_ERASE_BLOCKS_FIRST, JOURNAL_SIZE_MAX
+from siltstone.format.constants import (
+    CLUSTER_SIZE,
+    JOURNAL_ERASE_BLOCKS_FIRST,
+    JOURNAL_SIZE_MAX,
+    SLOT_CLUSTERS,
+)
 from siltstone.format.superblock import (
     CLOSED,
     EMPTY,
@@ -20,6 +25,8 @@ from siltstone.format.superblock import (
 from siltstone.volume import allocator
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from siltstone.format.seal import End
 
 #: so many neighbouring hash stores of one size are merged
@@ -105,9 +112,25 @@ def reserve_size(superblock: Superblock, shard: int) -> int:
 
 def room_for_deletions(superblock: Superblock, shard: int) -> int:
     """Bytes in one piece of what is kept for a shard that deletions may take; what cleaning needs remains."""
-    kept = allocator.reserves_of(superblock, shard)
-    spared = sum(each.length for each in kept) - cleaning_bytes(superblock, shard)
-    return max(0, min(spared, kept[0].length if kept else 0))
+    kept = [each.length for each in allocator.reserves_of(superblock, shard)]
+    block, largest = superblock.erase_block, largest_journal(superblock, shard)
+    spared = sum(kept) - cleaning_bytes(superblock, shard)
+    most = max(0, min(spared, kept[0] if kept else 0))
+    return next((size for size in range(most, 0, -block) if _can_copy(_without(kept, size), largest)), 0)
+
+
+def _without(pieces: Sequence[int], size: int) -> list[int]:
+    """The bytes of some pieces, the longest first, once so many were taken of the shortest that has them."""
+    at = max(number for number, length in enumerate(pieces) if length >= size)
+    return [length - size if number == at else length for number, length in enumerate(pieces)]
+
+
+def _can_copy(pieces: Iterable[int], journal: int) -> bool:
+    """Whether a journal of so many bytes can be copied into some pieces: of each a few clusters hold nothing."""
+    if journal == 0 or max(pieces, default=0) >= journal:
+        return True
+    room = sum(max(0, length - (SLOT_CLUSTERS + 2) * CLUSTER_SIZE) for length in pieces)
+    return room >= journal - (SLOT_CLUSTERS + 1) * CLUSTER_SIZE
 
 
 def with_reserve(superblock: Superblock, shard: int) -> Superblock:

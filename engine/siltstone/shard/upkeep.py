@@ -145,6 +145,8 @@ class Upkeep:
             # The one must not leave the other no time.
             ways.append(partial(self.clean, sparing=not deletes, end=now + (until - now) / 2))
             ways.append(partial(self.condense, sparing=not deletes, end=until))
+            if deletes:
+                ways.append(partial(self.clean_all, end=until))
         for free in ways:
             for shard in shards:
                 try:
@@ -182,6 +184,11 @@ class Upkeep:
         """As :meth:`siltstone.shard.making_space.MakingSpace.clean`."""
         with self.lock:
             return self._making_space.clean(shard, sparing=sparing, end=end)
+
+    def clean_all(self, shard: Shard, *, end: float) -> bool:
+        """As :meth:`siltstone.shard.making_space.MakingSpace.clean_all`."""
+        with self.lock:
+            return self._making_space.clean_all(shard, end=end)
 
     def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:
         """As :meth:`siltstone.shard.making_space.MakingSpace.condense`."""
