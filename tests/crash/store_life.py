@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
@@ -11,6 +10,7 @@ from journal_life import ViolationError
 from medium import Image, Medium
 from small_stores import in_small, in_small_parts
 from store_contents import contents, starts_of, stored_in
+from store_told import BATCH, ENTRY_SIZE, PAYLOAD_SIZE, History, Told, key, put
 
 from siltstone.errors import DamageError, DiskFullError, SiltstoneError
 from siltstone.format.constants import ERASE_BLOCK_MIN, TYPE_DELETE, TYPE_HASH
@@ -20,7 +20,7 @@ from siltstone.log_store.older_views import by_store
 from siltstone.lookup.reader import Reader
 from siltstone.shard import rolling
 from siltstone.shard.changes import CleanClose
-from siltstone.shard.choosing import Run
+from siltstone.shard.choosing import Run, candidates_of, choose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.incarnation import Incarnation, choose_oldest
 from siltstone.shard.merging import choose_merge, merge_slice
@@ -40,35 +40,6 @@ if TYPE_CHECKING:
 
 TYPES = KeyTypes({TYPE_HASH: (0, 32)})
 OPTIONS = OpenOptions(types=TYPES, key_entry_bytes=35, index_memory=1 << 20, threads=1)
-PAYLOAD_SIZE = 48
-ENTRY_SIZE = 50
-#: enough to close one cluster, wherever in it they start
-BATCH = 90
-
-#: what one shard was given: packed batches, oldest first
-History = tuple[bytes, ...]
-
-
-def key(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def put(number: int, value: int) -> bytes:
-    """The entry that puts `value` under key `number`."""
-    return bytes((ENTRY_SIZE, TYPE_HASH)) + key(number) + value.to_bytes(8, "big") * 2
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What the caller knew once `operations` were done, by shard: what was given, how many batches are durable.
-
-    `packed`: shards whose journals need no longer hold all that was given, but must still say the same.
-    """
-
-    operations: int
-    given: tuple[History, ...]
-    flushed: tuple[int, ...]
-    packed: frozenset[int] = frozenset()
 
 
 class StoreLife:
@@ -137,6 +108,25 @@ class StoreLife:
         with in_small():
             shards, _recoveries = open_shards(self.volume, range(len(self.given)), OPTIONS, clean=clean)
         self.group = ShardGroup(self.volume, shards)
+        upkeep = self.group.upkeep
+        make_space, pack = upkeep.make_space, upkeep.pack
+
+        def making_space(**options: Any) -> bool:
+            self._note_packed(*range(len(self.given)))
+            return make_space(**options)
+
+        def packing(shard: Shard) -> bool:
+            if choose(candidates_of(shard)) is not None:
+                self._note_packed(shard.number)
+            return pack(shard)
+
+        # Whoever finds no space makes some, and whoever keeps house packs what is worth it.
+        upkeep.make_space, upkeep.pack = making_space, packing
+
+    def _note_packed(self, *shards: int) -> None:
+        """From here on the journals of these need no longer hold all that was given."""
+        self.packed |= set(shards)
+        self._tell()
 
     def _check(self, number: int) -> int:
         """Compare what one shard serves with what it was given; how many batches are there."""
@@ -328,8 +318,7 @@ class StoreLife:
 
     def carry_out(self, shard: int, act: Callable[[], None], *, flushes: bool = True) -> None:
         """Change how a shard holds what it holds."""
-        self.packed |= {shard}
-        self._tell()
+        self._note_packed(shard)
         try:
             act()
         except DiskFullError:

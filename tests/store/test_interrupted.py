@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
+
 import pytest
 from store_faults import Faults, at_call
 from store_media import Medium, create_settled, open_settled
@@ -9,6 +12,9 @@ from store_records import assert_holds, rows
 
 import siltstone
 from siltstone.errors import PoisonedError
+from siltstone.journal import sealed
+from siltstone.shard import group, rolling
+from siltstone.shard import shard as shard_module
 
 
 def interrupt(*_arguments):
@@ -32,6 +38,10 @@ def interrupted_when_rolled(store, monkeypatch):
 
 @pytest.fixture
 def full(path, host):
+    return a_full_store(path, host)
+
+
+def a_full_store(path, host):
     """A store of one shard whose journal hardly takes anything, all of it durable; and how many records it has."""
     create_settled(Medium(str(path)), host, shards=1)
     store = open_settled(Medium(str(path)), host)
@@ -88,6 +98,101 @@ def test_after_a_roll_that_was_cut_off_at_its_begin_all_that_was_put_before_is_t
     with siltstone.open(path, plugins=host) as reopened:
         assert_holds(reopened, range(put + 5))
         assert len(reopened) == put + 5
+
+
+class Interrupt:
+    """^C where a function is entered, the n-th of those that flush and roll: there the interpreter lets it in."""
+
+    FILES = tuple(module.__file__ for module in (sealed, shard_module, group, rolling))
+
+    def __init__(self, at):
+        self._left = at
+
+    def __call__(self, frame, event, _argument):
+        if event == "call" and frame.f_code.co_filename in self.FILES:
+            self._left -= 1
+            if self._left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+
+    def while_(self, act):
+        """Whether it came while this was done."""
+        before = sys.gettrace()
+        sys.settrace(self)
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+
+def everywhere(open_full, act):
+    """A full store for each place where `act` is interrupted."""
+    for at in itertools.count(1):
+        store, put = open_full()
+        if not Interrupt(at).while_(lambda store=store, put=put: act(store, put)):
+            assert at > 20
+            return
+        yield store, put
+
+
+@pytest.fixture
+def open_full(path, host):
+    """Opens stores of one shard, one after the other, whose journal hardly takes anything."""
+
+    def open_full():
+        path.unlink(missing_ok=True)
+        return a_full_store(path, host)
+
+    return open_full
+
+
+def test_a_flush_behind_a_roll_that_is_cut_off_anywhere_can_be_repeated(path, host, open_full):
+    def turned():
+        store, put = open_full()
+        store.put_many(*rows(range(put, put + 5)))
+        store.put_many(*rows(range(put + 5, put + 50)))
+        assert store._core.shards.group.shards[0].turned
+        return store, put
+
+    for store, put in everywhere(turned, lambda store, _put: store.flush()):
+        store.flush()
+        store.put_many(*rows(range(put + 50, put + 60)))
+        store.flush()
+        store._core.abandon()
+        with siltstone.open(path, plugins=host) as reopened:
+            assert_holds(reopened, range(put + 60))
+
+
+def test_a_put_that_rolls_is_cut_off_anywhere(path, host, open_full):
+    def put_more(store, put):
+        store.put_many(*rows(range(put + 5, put + 50)))
+
+    def partly_flushed():
+        store, put = open_full()
+        store.put_many(*rows(range(put, put + 5)))
+        return store, put
+
+    whole = broken = 0
+    for store, put in everywhere(partly_flushed, put_more):
+        found = store.get_many(rows(range(put + 5, put + 50))[0])[0]
+        assert len(set(found.tolist())) == 1, "a batch is all or nothing"
+        there = put + (50 if found.all() else 5)
+        store.flush()
+        try:
+            store.put_many(*rows(range(there, there + 10)))
+            store.flush()
+            there += 10
+            whole += 1
+        except PoisonedError:
+            broken += 1
+        store._core.abandon()
+        with siltstone.open(path, plugins=host) as reopened:
+            assert_holds(reopened, range(there))
+    # Only where two steps belong together.
+    assert broken <= 10 < whole
 
 
 def test_a_close_that_is_cut_off_while_it_waits_gives_the_volume_up(path, monkeypatch):

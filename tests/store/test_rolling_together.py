@@ -10,6 +10,7 @@ from store_records import assert_holds
 
 from siltstone.errors import MediumError, PoisonedError
 from siltstone.journal.sealed import SealedJournal
+from siltstone.shard.rolling import close
 
 
 def rolled(before, after):
@@ -132,6 +133,31 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
     with pytest.raises(PoisonedError):
         filling.store.flush()
     assert_all_are_told(filling, count)
+
+
+def test_a_flush_for_others_that_fails_behind_a_roll_is_told_for_good(filling, faults):
+    """What was put behind the roll counts only behind what the flush may have lost."""
+    filling.fill()
+    count, (first, second, *_others) = filling.count, filling.shards
+    filling.put_into(first, 1)
+    before = first.journal.extent.id
+    while first.journal.extent.id == before:
+        filling.put_into(first, 20)
+    filling.put_into(second, 1)
+    faults.flush = failing("flush")
+    with pytest.raises(MediumError):
+        # As for a note, or for what is packed.
+        filling.group.flush(only=[second])
+    faults.flush = nothing
+    for _attempt in range(2):
+        with pytest.raises(PoisonedError):
+            filling.put_into(first, 1)
+        with pytest.raises(PoisonedError):
+            filling.store.flush()
+        with filling.group._flush_lock, pytest.raises(PoisonedError):
+            close(first)
+    with filling.reopened() as store:
+        assert_holds(store, range(count))
 
 
 def test_an_interrupt_between_two_ends_of_a_flush_leaves_nothing_begun(filling, monkeypatch):

@@ -80,17 +80,17 @@ class Publisher:
         number, _optional, base = expect(request.message.fields, int, bool, int)
         try:
             superblock = self._publish(request)
-        except SiltstoneError as error:
-            poison = self._volume.poisoned
-            bulk = None if poison is None else pack_value(error_to_wire(poison))
-            request.process.tell(Kind.REPLY, number, error_to_wire(error), bulk=bulk)
-        except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
-            request.process.tell(Kind.REPLY, number, error_to_wire(error))
-        else:
             sent = self._sent.setdefault(request.process, deque(maxlen=_SENT_MAX))
             known = next((each for each in sent if each.sequence == base), None)
             sent.append(superblock)
             bulk = pack_value(difference_to_wire(known, superblock))
+        except SiltstoneError as error:
+            poison = self._volume.poisoned
+            cause = None if poison is None else pack_value(error_to_wire(poison))
+            request.process.tell(Kind.REPLY, number, error_to_wire(error), bulk=cause)
+        except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
+            request.process.tell(Kind.REPLY, number, error_to_wire(error))
+        else:
             request.process.tell(Kind.REPLY, number, None, bulk=bulk)
 
     def _publish(self, request: _Request) -> Superblock:

@@ -245,15 +245,17 @@ class SealedJournal:
     def end_flush(self) -> None:
         """The medium was flushed after :meth:`begin_flush`: what was appended before it is durable."""
         self.check()
-        assert self._flushing is not None
-        covered, self._flushing = self._flushing, None
-        self._slot = 1 - self._slot
+        covered, position = self._flushing, self.position
+        assert covered is not None
         # A copy that only repeats what was flushed carries the durable position itself.
-        self._noted = covered == self.position and self._flushed >= covered
-        self._flushed = max(self._flushed, covered)  # a flush for the bound may have gone further meanwhile
-        self.writer.durable = self._flushed
+        noted = covered == position and self._flushed >= covered
+        flushed = max(self._flushed, covered)  # a flush for the bound may have gone further meanwhile
         # Clusters that were written while the flush ran are not covered by it.
-        self._unflushed = max(0, self.writer.index - self._flushed.cluster)
+        unflushed = max(0, position.cluster - flushed.cluster)
+        # Nothing is called from here on: no interrupt comes in between.
+        self._flushing, self._slot = None, 1 - self._slot
+        self._noted, self._flushed, self._unflushed = noted, flushed, unflushed
+        self.writer.durable = flushed
 
     def fail(self, error: SiltstoneError) -> None:
         """A flush failed that may have covered this journal: nothing is acknowledged here any more."""

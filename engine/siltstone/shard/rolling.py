@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import DiskFullError, PoisonedError, SiltstoneError
 from siltstone.format.kernels import measure_stream
-from siltstone.format.superblock import ACTIVE
+from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.changes import Roll, Rolled
 from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.spares import make_spare
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from siltstone.journal.sealed import SealedJournal
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
 
@@ -52,6 +53,8 @@ def roll(
         )
     if shard.fits(stream, deletes=reserve):
         return
+    # First: what the superblock does not know yet does not count for what is to be kept, nor can it be cleaned.
+    _complete_before(shard, others)
     try:
         make_spare(shard, clusters, reserve=reserve)
     except DiskFullError as error:
@@ -61,8 +64,6 @@ def roll(
             f"shard {shard.number}: no space for its next journal: {error}",
             **{**error.fields, "shard": shard.number},
         ) from error
-    if shard.turned:
-        complete([shard, *(each for each in others if each is not shard)])
     along = [each for each in others if each is not shard and _is_nearly_full(each, len(stream))]
     _turn([shard, *along[: TOGETHER_MAX - 1]])
 
@@ -75,7 +76,7 @@ def freeze(shard: Shard, *, kept: bool = False) -> None:
     :param kept: it may be of the shard's reserve, of which it takes no more than it must
     """
     shard.check()
-    complete([shard])
+    _complete_before(shard)
     if shard.journal is None or shard.journal.position == (0, 0):
         return
     make_spare(shard, kept=kept)
@@ -89,7 +90,7 @@ def close(shard: Shard) -> None:
     returns.
     """
     shard.check()
-    complete([shard])
+    _complete_before(shard)
     if shard.journal is None or shard.journal.position == (0, 0):
         return
     _turn([shard])
@@ -140,31 +141,46 @@ def _turn(shards: Sequence[Shard]) -> None:
 
 def _turn_held(shards: Sequence[Shard]) -> None:
     for shard in shards:
+        old = shard.journal
         try:
-            _turn_one(shard)
+            if old is not None:
+                # Its last cluster is read in its slot from here on. A flush that covers it comes with the superblock.
+                old.begin_flush()
+            _take_over(shard, old, shard.spare)
         except SiltstoneError:
             if shard is shards[0]:
                 raise
-        except BaseException as error:
-            shard.broken = shard.interrupted(error)
-            if shard.closing is None and shard.journal is not None:
+        except BaseException:
+            if old is not None and not shard.turned:
                 # It goes on as it was, and what was to be its last copy is one that nothing covers.
-                shard.journal.cancel_flush()
+                old.cancel_flush()
             raise
 
 
-def _turn_one(shard: Shard) -> None:
-    old, fresh = shard.journal, shard.spare
-    if old is not None:
-        # Its last cluster is read in its slot from here on. A flush that covers it comes with the superblock.
-        old.begin_flush()
-        shard.store.show_end(old.extent, old.written_end)
-    # In this order: what takes the writes by now must not be taken for what the superblock knows.
-    shard.turned = True
-    shard.closing, shard.journal = old, fresh
-    if fresh is not None:
-        shard.spare = None
-        shard.store.show_tail(fresh, 0)
+def _take_over(shard: Shard, old: SealedJournal | None, fresh: SealedJournal | None) -> None:
+    assert not shard.turned
+    try:
+        if old is not None:
+            shard.store.show_end(old.extent, old.written_end)
+        # In this order: what takes the writes by now must not be taken for what the superblock knows.
+        shard.turned = True
+        shard.closing, shard.journal = old, fresh
+        if fresh is not None:
+            shard.spare = None
+            shard.store.show_tail(fresh, 0)
+    except BaseException as error:
+        shard.broken = shard.interrupted(error)
+        raise
+
+
+def _complete_before(shard: Shard, others: Sequence[Shard] = ()) -> None:
+    """Complete the last roll of a shard, so that there can be another; PoisonedError where that never will be.
+
+    Those of others go along.
+    """
+    if shard.turned:
+        complete([shard, *(each for each in others if each is not shard)])
+        shard.check_roll()
 
 
 def complete(shards: Sequence[Shard]) -> None:
@@ -223,12 +239,11 @@ def _rolled(shard: Shard) -> Rolled:
 
 def _is_known(volume: ShardVolume, shard: Shard) -> bool:
     """Whether the superblock has it already: an interrupt may have come right after that was written."""
-    journal = shard.closing if shard.journal is None else shard.journal
+    journal, state = (shard.closing, CLOSED) if shard.journal is None else (shard.journal, ACTIVE)
     assert journal is not None
-    is_active = any(
+    return any(
         extent.id == journal.extent.id
         and extent.generation == journal.extent.generation
-        and extent.state == ACTIVE
+        and extent.state == state
         for extent in volume.superblock.extents
     )
-    return is_active == (journal is shard.journal)

@@ -194,9 +194,7 @@ class Shard:
         """
         with self.lock:
             if self.turned:
-                for journal in (self.closing, self.journal):
-                    if journal is not None:
-                        journal.check()
+                self.check_roll()
                 return False
             return self.journal is not None and self.journal.begin_flush(note=note)
 
@@ -213,11 +211,20 @@ class Shard:
                 self.journal.cancel_flush()
 
     def flush_failed(self, error: SiltstoneError) -> None:
-        """A flush of the medium failed: poison the journal if anything of it may be lost."""
+        """A flush of the medium failed: poison the journals if anything of them may be lost.
+
+        Behind a roll that is not complete that is for both: what the next one has counts only behind the one before.
+        """
         with self.lock:
-            for journal in (self.closing, self.journal, self.spare):
-                if journal is not None and journal.has_unflushed_writes:
-                    journal.fail(error)
+            at_risk = [each for each in self._journals if each.has_unflushed_writes]
+            if self.turned and any(each is not self.spare for each in at_risk):
+                at_risk = self._journals
+            for journal in at_risk:
+                journal.fail(error)
+
+    @property
+    def _journals(self) -> list[SealedJournal]:
+        return [each for each in (self.closing, self.journal, self.spare) if each is not None]
 
     def roll_failed(self, error: SiltstoneError) -> None:
         """What was put before the last roll may be lost: nothing is acknowledged in either journal any more."""
@@ -225,6 +232,13 @@ class Shard:
             for journal in (self.closing, self.journal):
                 if journal is not None:
                     journal.fail(error)
+
+    def check_roll(self) -> None:
+        """PoisonedError where the superblock will never know of the last roll."""
+        if self.turned:
+            for journal in (self.closing, self.journal):
+                if journal is not None:
+                    journal.check()
 
     @property
     def roll_has_failed(self) -> bool:

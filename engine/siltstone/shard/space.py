@@ -69,12 +69,12 @@ def as_empty_hash_store(superblock: Superblock, extent: Extent, shard: int) -> S
 def largest_journal(superblock: Superblock, shard: int) -> int:
     """Bytes of the largest journal of a shard that may have to be copied so that its space is free again.
 
-    0 for a shard that has but one.
+    Also of one that is empty yet: by the time it is not there may be no more space. 0 for a shard that has but one.
     """
-    extents = [each for each in superblock.extents if each.kind == KIND_JOURNAL and each.shard == shard]
-    if len(extents) <= 1:
-        return 0
-    return max((each.length for each in extents if each.state != EMPTY), default=0)
+    lengths = [
+        each.length for each in superblock.extents if each.kind == KIND_JOURNAL and each.shard == shard
+    ]
+    return max(lengths) if len(lengths) > 1 else 0
 
 
 def closed_bytes(superblock: Superblock, shard: int) -> int:

@@ -16,7 +16,7 @@ from siltstone.shard.incarnation import SOURCES_BYTES, Forgetting, Incarnation, 
 from siltstone.shard.making_space import MakingSpace
 from siltstone.shard.merging import MANY, OnFull, choose_merge, drop_oldest, merge_slice
 from siltstone.shard.packing import Packing
-from siltstone.shard.rolling import freeze
+from siltstone.shard.rolling import complete, freeze
 from siltstone.shard.space import closed_bytes
 from siltstone.volume.allocator import end_of_extents
 
@@ -137,6 +137,9 @@ class Upkeep:
         :param end: when cleaning gives up; None: :data:`CLEAN_SECONDS` from now
         """
         shards = list(self._shards.values())
+        with self._flush_lock:
+            # What was rolled from may be dead by now.
+            complete(shards)
         ways = [self.pack]
         if not self._on_full.drops_oldest:
             # In a window what is oldest goes instead, and goes whole: nothing newer may be copied among it.
