@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 from siltstone.errors import StateError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Sequence
 
 _T = TypeVar("_T")
@@ -26,16 +26,41 @@ def start_thread(thread: threading.Thread) -> None:
 def map_in_threads(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -> list[_R]:
     """What `act` returns for each item, in as many threads at once; the first error is raised when all have ended.
 
-    One thread is this one: what is short would only wait for its turn. StateError as in :func:`start_thread`.
+    One of them is this one, and it goes on with fewer where the system allows no more.
     """
-    if threads == 1 or len(items) == 1:
-        return [act(item) for item in items]
-    with ThreadPoolExecutor(threads, "siltstone-pool") as pool:
-        try:
-            running = [pool.submit(act, item) for item in items]
-        except RuntimeError as error:
-            raise _refused("siltstone-pool", error) from error
-        return [each.result() for each in running]
+    left = deque(enumerate(items))
+    done: dict[int, _R] = {}
+    failed: dict[int, BaseException] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                number, item = left.popleft()
+            except IndexError:
+                return
+            try:
+                done[number] = act(item)
+            except BaseException as error:  # noqa: BLE001 - raised by whoever asked, once all have ended
+                failed[number] = error
+
+    others: list[threading.Thread] = []
+    try:
+        while len(others) + 1 < min(threads, len(items)):
+            other = threading.Thread(target=work, name="siltstone-pool")
+            try:
+                other.start()
+            except RuntimeError:
+                break
+            others.append(other)
+        work()
+    finally:
+        # Also where an interrupt came: nobody waits for the rest.
+        left.clear()
+        for other in others:
+            other.join()
+    if failed:
+        raise failed.pop(min(failed))
+    return [done[number] for number in range(len(items))]
 
 
 def _refused(name: str, error: RuntimeError) -> StateError:

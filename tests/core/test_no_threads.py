@@ -63,12 +63,48 @@ def test_a_store_opens_with_fewer_threads_or_says_that_it_cannot(
     assert opened
 
 
-def test_many_at_once_are_not_done_without_threads(allow: Callable[[int], None]) -> None:
-    allow(0)
-    with pytest.raises(StateError, match="could not be started"):
-        map_in_threads(abs, range(-100, 0), 8)
-    allow(8)
-    assert map_in_threads(abs, range(-100, 0), 8) == list(range(100, 0, -1))
+@pytest.mark.parametrize("more", [0, 1, 8])
+def test_many_at_once_are_done_by_as_many_threads_as_there_are(
+    allow: Callable[[int], None], more: int
+) -> None:
+    allow(more)
+    together = threading.Barrier(more + 1)
+
+    def act(number: int) -> tuple[int, int]:
+        if number <= more:
+            together.wait(60)
+        return -number, threading.get_ident()
+
+    found = map_in_threads(act, range(100), 9)
+    assert [number for number, _thread in found] == list(range(0, -100, -1))
+    assert len({thread for _number, thread in found}) == more + 1
+
+
+def test_an_opening_that_replays_goes_on_without_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.silt"
+    store = siltstone.open(path, workers=0, shards=4)
+    store.put_many(*rows(range(20_000)))
+    store.flush()
+    store._core.abandon()
+    usual, refused = threading.Thread.start, []
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+
+    def start(self: threading.Thread) -> None:
+        if self.name == "siltstone-housekeeper":
+            return usual(self)
+        refused.append(self.name)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with siltstone.open(path, workers=0) as store:
+        assert_holds(store, range(20_000))
+    # Neither for the replay nor for the checkpoints of the close.
+    assert len(refused) > 1
+    monkeypatch.undo()
+    with siltstone.open(path, workers=0) as store:
+        assert_holds(store, range(20_000))
 
 
 def test_the_first_error_is_raised_when_all_have_ended() -> None:
@@ -93,7 +129,7 @@ def test_tasks_share_the_threads_that_there_are(tmp_path: Path, allow: Callable[
             *(store.put_many(*rows(range(start, start + 1000))) for start in range(0, 8000, 1000))
         )
         assert await store.count() == 8000
-        # Flushes and the close have the thread that opened it; the checkpoints of the close are left out.
+        # Flushes and the close have the thread that opened it.
         allow(0)
         await asyncio.wait_for(store.flush(), 60)
         await asyncio.wait_for(store.close(), 60)
