@@ -78,7 +78,15 @@ cdef class MappedIndex:
     @property
     def tombstones(self):
         """Deletions that are remembered, since a hash store has the key."""
-        return load_relaxed(&self.table.header.slots) - load_relaxed(&self.table.header.records)
+        cdef uint64_t slots, records = load_relaxed(&self.table.header.records)
+        while True:
+            slots = load_relaxed(&self.table.header.slots)
+            if load_relaxed(&self.table.header.records) == records:
+                break
+            # Somebody puts or deletes: the two must be of one moment.
+            records = load_relaxed(&self.table.header.records)
+        # In the middle of a change there may be one slot less than there are records.
+        return max(records, slots) - records
 
     @property
     def keys(self):
