@@ -42,6 +42,9 @@ def map_in_threads(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -
                 done[number] = act(item)
             except BaseException as error:  # noqa: BLE001 - raised by whoever asked, once all have ended
                 failed[number] = error
+                if not isinstance(error, Exception):
+                    # ^C, or the end of the process: what has not begun is left.
+                    left.clear()
 
     others: list[threading.Thread] = []
     try:
@@ -54,7 +57,7 @@ def map_in_threads(act: Callable[[_T], _R], items: Sequence[_T], threads: int) -
             others.append(other)
         work()
     finally:
-        # Also where an interrupt came: nobody waits for the rest.
+        # An interrupt may have come outside of `act`, too.
         left.clear()
         for other in others:
             other.join()

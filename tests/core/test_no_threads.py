@@ -120,6 +120,22 @@ def test_the_first_error_is_raised_when_all_have_ended() -> None:
     assert sorted(done) == [0, 2, 3]
 
 
+def test_an_interrupt_is_not_kept_waiting_for_what_has_not_begun() -> None:
+    done = []
+
+    def act(number: int) -> None:
+        if number == 0:
+            raise KeyboardInterrupt
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        map_in_threads(act, range(100), 1)
+    assert done == []
+    with pytest.raises(KeyboardInterrupt):
+        map_in_threads(act, range(10_000), 2)
+    assert len(done) < 10_000
+
+
 def test_tasks_share_the_threads_that_there_are(tmp_path: Path, allow: Callable[[int], None]) -> None:
     async def main() -> None:
         store = await siltstone.aio.open(tmp_path / "store.silt", workers=0)

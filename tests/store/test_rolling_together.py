@@ -10,7 +10,7 @@ from store_records import assert_holds
 
 from siltstone.errors import MediumError, PoisonedError
 from siltstone.journal.sealed import SealedJournal
-from siltstone.shard.rolling import close
+from siltstone.shard.rolling import close_active
 
 
 def rolled(before, after):
@@ -155,7 +155,7 @@ def test_a_flush_for_others_that_fails_behind_a_roll_is_told_for_good(filling, f
         with pytest.raises(PoisonedError):
             filling.store.flush()
         with filling.group._flush_lock, pytest.raises(PoisonedError):
-            close(first)
+            close_active(first)
     with filling.reopened() as store:
         assert_holds(store, range(count))
 

@@ -21,7 +21,7 @@ from siltstone_workers.sender import Sender
 from siltstone_workers.waiting import wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SOON, LATE = AWAKE_MAX / 10, 100 * AWAKE_MAX
 
@@ -113,55 +113,48 @@ def test_answers_that_take_long_are_slept_through(looks: list[float]) -> None:
         receiver.close()
 
 
-def test_a_worker_that_is_asked_seldom_sleeps_at_once() -> None:
+class Asked:
+    """An inbox, who sends to it, and for how long each of its waits was to be without sleep."""
+
+    def __init__(self, sender: Sender, inbox: Inbox, looks: list[float]) -> None:
+        self.sender, self.inbox, self.looks = sender, inbox, looks
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
     reading, writing = make_pipe()
     sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
     looks: list[float] = []
-    inbox = Inbox(Watched(receiver, looks), Sender(other[1]))  # type: ignore[arg-type]
-    try:
-        in_turn(
-            lambda number: sender.send([Kind.FLUSH, number]),
-            lambda: inbox.next_request(20.0),
-            30,
-            3 * AWAKE_MAX,
-        )
-        assert looks[0] > 0.0
-        assert looks[-1] == 0.0
-        # To look whether there is one says nothing of how long they take.
-        for _look in range(100):
-            assert inbox.next_request(0.0) is None
-        del looks[:]
-        sender.send([Kind.FLUSH, 1])
-        assert inbox.next_request(20.0) is not None
-        assert looks[0] == 0.0
-    finally:
-        sender.close()
-        receiver.close()
-        for end in other:
-            os.close(end)
+    yield Asked(sender, Inbox(Watched(receiver, looks), Sender(other[1])), looks)  # type: ignore[arg-type]
+    sender.close()
+    receiver.close()
+    for end in other:
+        os.close(end)
 
 
-def test_a_worker_that_is_sent_much_at_a_time_sleeps_in_between() -> None:
-    reading, writing = make_pipe()
-    sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
-    looks: list[float] = []
-    inbox = Inbox(Watched(receiver, looks), Sender(other[1]))  # type: ignore[arg-type]
-    try:
-        # What comes soon is looked for; only behind much it is not.
-        for bulk, is_looked_for in [
-            (b"", True),
-            (bytes(100_000), True),
-            (bytes(100_000), False),
-            (b"", False),
-        ]:
-            sender.send([Kind.APPEND, 0], bulk)
-            assert inbox.next_request(20.0) is not None
-            assert (looks[-1] > 0.0) == is_looked_for
-        sender.send([Kind.FLUSH, 1])
-        assert inbox.next_request(20.0) is not None
-        assert looks[-1] > 0.0
-    finally:
-        sender.close()
-        receiver.close()
-        for end in other:
-            os.close(end)
+def test_a_worker_that_is_asked_seldom_sleeps_at_once(asked: Asked) -> None:
+    sender, inbox, looks = asked.sender, asked.inbox, asked.looks
+    in_turn(
+        lambda number: sender.send([Kind.FLUSH, number]),
+        lambda: inbox.next_request(20.0),
+        30,
+        3 * AWAKE_MAX,
+    )
+    assert looks[0] > 0.0
+    assert looks[-1] == 0.0
+    # To look whether there is one says nothing of how long they take.
+    for _look in range(100):
+        assert inbox.next_request(0.0) is None
+    del looks[:]
+    sender.send([Kind.FLUSH, 1])
+    assert inbox.next_request(20.0) is not None
+    assert looks[0] == 0.0
+
+
+def test_a_worker_that_is_sent_much_at_a_time_sleeps_in_between(asked: Asked) -> None:
+    # What comes soon is looked for; only behind much it is not.
+    much = bytes(100_000)
+    for bulk, is_looked_for in [(b"", True), (much, True), (much, False), (b"", False), (b"", True)]:
+        asked.sender.send([Kind.APPEND, 0], bulk)
+        assert asked.inbox.next_request(20.0) is not None
+        assert (asked.looks[-1] > 0.0) == is_looked_for

@@ -163,7 +163,7 @@ class ShardGroup:
                     raise
                 reserve = True
             else:
-                # What this is for need not wait for the superblock.
+                # Housekeeping completes the roll: whoever puts need not wait for the superblock.
                 self._wake()
                 return
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from siltstone.format.superblock import CLOSED
 from siltstone.shard.choosing import WORTH, Candidate, candidates_of, worth_cleaning
 from siltstone.shard.packing import Cleaning
-from siltstone.shard.rolling import close, freeze
+from siltstone.shard.rolling import close_active, freeze
 from siltstone.shard.space import closed_bytes
 from siltstone.shard.sweeping import Overruling, Sweep
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from siltstone.volume.shard_volume import ShardVolume
 
 _log = logging.getLogger(__name__)
+
+#: the active journal is closed for cleaning only where no more than one part in so many of it is left: it may be that
+#: of another shard than the one that needs space, which would have to find a new one
+_LEFT_PARTS: Final = 8
 
 
 class MakingSpace:
@@ -84,19 +88,16 @@ class MakingSpace:
         """
         journal = shard.journal
         tally = None if journal is None else shard.store.tally(journal.extent)
-        if (
-            journal is None
-            or tally is None
-            or not tally.deletions
-            or journal.room > journal.extent.length // 8
-        ):
+        if journal is None or tally is None or not tally.deletions:
+            return False
+        if journal.room > journal.extent.length // _LEFT_PARTS:
             return False
         # As it will be.
         last = Candidate(replace(journal.extent, end=journal.written_end), tally)
         if worth_cleaning(shard, [*candidates_of(shard), last], sparing=False, begun=False) is None:
             return False
         with self._flush_lock:
-            close(shard)
+            close_active(shard)
         return self.clean(shard, sparing=False, end=end)
 
     def condense(self, shard: Shard, *, sparing: bool, end: float) -> bool:

@@ -59,7 +59,7 @@ def roll(
         make_spare(shard, clusters, reserve=reserve)
     except DiskFullError as error:
         if shard.journal is not None and shard.journal.given_up:
-            close(shard)
+            close_active(shard)
         raise DiskFullError(
             f"shard {shard.number}: no space for its next journal: {error}",
             **{**error.fields, "shard": shard.number},
@@ -69,7 +69,7 @@ def roll(
 
 
 def freeze(shard: Shard, *, kept: bool = False) -> None:
-    """As :func:`close`, but with a next journal, so that all can be incarnated while writes go on.
+    """As :func:`close_active`, but with a next journal, so that all can be incarnated while writes go on.
 
     DiskFullError where there is no space for that.
 
@@ -80,10 +80,10 @@ def freeze(shard: Shard, *, kept: bool = False) -> None:
     if shard.journal is None or shard.journal.position == (0, 0):
         return
     make_spare(shard, kept=kept)
-    close(shard)
+    close_active(shard)
 
 
-def close(shard: Shard) -> None:
+def close_active(shard: Shard) -> None:
     """Close the active journal, where something is in it; the next one takes the writes only where it is ready.
 
     Else reads go on, and writes wait for space. The caller holds the group's flush lock. The superblock says so when it
@@ -147,14 +147,12 @@ def _turn_held(shards: Sequence[Shard]) -> None:
                 # Its last cluster is read in its slot from here on. A flush that covers it comes with the superblock.
                 old.begin_flush()
             _take_over(shard, old, shard.spare)
-        except SiltstoneError:
-            if shard is shards[0]:
-                raise
-        except BaseException:
+        except BaseException as error:
             if old is not None and not shard.turned:
                 # It goes on as it was, and what was to be its last copy is one that nothing covers.
                 old.cancel_flush()
-            raise
+            if shard is shards[0] or not isinstance(error, SiltstoneError):
+                raise
 
 
 def _take_over(shard: Shard, old: SealedJournal | None, fresh: SealedJournal | None) -> None:
