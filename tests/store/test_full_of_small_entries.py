@@ -84,3 +84,19 @@ def test_all_of_it_can_be_deleted(tmp_path, blocks, shards, oldest):
                 assert not store.get_many(hashes(order[: start + STEP]), entry_type="mark")[0].any()
                 assert store.get_many(hashes(left), entry_type="mark")[0].all()
         assert len(store) == 0
+
+
+def test_the_active_journal_is_not_closed_while_it_has_room(path):
+    """It may be that of another shard than the one that needs space, which would have to find a new one."""
+    with siltstone.open(
+        path, shards=1, erase_block=BLOCK, workers=0, plugins=PluginHost.load(extra=[Provider()])
+    ) as store:
+        group = store._core.shards.group
+        shard = group.shards[0]
+        store.put_many(marks(range(10_000)), entry_type="mark")
+        store.delete_many(hashes(range(10_000)), entry_type="mark")
+        active = shard.journal.extent.id
+        assert shard.journal.room > shard.journal.extent.length // 8
+        assert not group.upkeep.clean_all(shard, end=group.volume.ports.clock() + 60)
+        assert shard.journal is not None
+        assert shard.journal.extent.id == active

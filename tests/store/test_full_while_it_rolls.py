@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, hashes, rows
@@ -14,15 +15,15 @@ STEP = 40
 
 @pytest.fixture
 def limited(path, host, faults):
-    """Opens a store of one shard that may have so many bytes."""
+    """Opens a store that may have so many bytes."""
     stores = []
 
-    def limited(size):
+    def limited(size, shards=1):
         def grow(_inner, wanted):
             if wanted > size:
                 raise DiskFullError("faulty: no space", url="faulty", needed=wanted)
 
-        create_settled(Medium(str(path)), host, shards=1)
+        create_settled(Medium(str(path)), host, shards=shards)
         faults.grow = grow
         stores.append(open_settled(Medium(f"faulty:{path}"), faults.host()))
         return stores[-1]
@@ -50,3 +51,29 @@ def test_all_that_was_put_can_be_deleted(limited, kibibytes):
     for start in range(0, put, STEP):
         assert store.delete_many(hashes(range(start, start + STEP))).all()
     assert len(store) == 0
+
+
+@pytest.mark.parametrize("kibibytes", [1792, 1856])
+def test_what_another_shard_rolled_from_makes_space(limited, kibibytes):
+    """It is all dead, and the superblock does not know yet that it is closed."""
+    store = limited(kibibytes * KIB, shards=2)
+    first = store._core.shards.group.shards[0]
+    numbers = np.arange(20_000)
+    of_first = store._core.router.shards_of(store._default.id, hashes(numbers)) == 0
+    again, others = numbers[of_first][:1500], iter(numbers[~of_first])
+    for version in range(12):
+        store.put_many(*rows(again, version))
+    assert first.turned
+
+    def fill():
+        with pytest.raises(DiskFullError):
+            while True:
+                store.put_many(*rows([next(others) for _number in range(STEP)]))
+
+    fill()
+    left = next(others)
+    store.flush()
+    fill()
+    # A flush found nothing that had not been found: the first call after it was refused, too.
+    assert next(others) <= left + 4 * STEP
+    assert_holds(store, again, 11)

@@ -11,6 +11,7 @@ from store_records import assert_holds
 from siltstone.errors import MediumError, PoisonedError
 from siltstone.journal.sealed import SealedJournal
 from siltstone.shard.rolling import close_active
+from siltstone.shard.spares import make_spares
 
 
 def rolled(before, after):
@@ -135,14 +136,53 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
     assert_all_are_told(filling, count)
 
 
+def turn(filling, shard):
+    """Put until the next journal of a shard takes the writes, and the superblock does not know it yet."""
+    before = shard.journal.extent.id
+    while shard.journal.extent.id == before:
+        filling.put_into(shard, 20)
+    assert shard.turned
+
+
+def test_a_shard_whose_last_roll_is_not_complete_does_not_roll_with_others(filling):
+    filling.fill()
+    first = filling.shards[0]
+    turn(filling, first)
+    second = next(shard for shard in filling.shards if not shard.turned)
+    # Its next one is as full by now, and the one after that is ready.
+    make_spares([first])
+    while first.journal.room > 900:
+        filling.put_into(first, max(1, first.journal.room // 60))
+    assert first.turned
+    assert first.spare is not None
+    before = filling.journals()
+    turn(filling, second)
+    assert rolled(before, filling.journals())[0] is False
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def test_there_is_no_roll_behind_one_that_has_failed(filling):
+    filling.fill()
+    first = filling.shards[0]
+    turn(filling, first)
+    first.closing.fail(MediumError("EIO", operation="flush"))
+    for _attempt in range(2):
+        with filling.group._flush_lock, pytest.raises(PoisonedError):
+            close_active(first)
+        with pytest.raises(PoisonedError):
+            filling.put_into(first, 20_000)
+        with pytest.raises(PoisonedError):
+            filling.store.flush()
+
+
 def test_a_flush_for_others_that_fails_behind_a_roll_is_told_for_good(filling, faults):
     """What was put behind the roll counts only behind what the flush may have lost."""
     filling.fill()
     count, (first, second, *_others) = filling.count, filling.shards
     filling.put_into(first, 1)
-    before = first.journal.extent.id
-    while first.journal.extent.id == before:
-        filling.put_into(first, 20)
+    turn(filling, first)
     filling.put_into(second, 1)
     faults.flush = failing("flush")
     with pytest.raises(MediumError):

@@ -253,7 +253,6 @@ class Shard:
         return (
             journal is not None
             and journal.poison is None
-            and not self.turned
             and journal.is_flushed
             and not journal.is_noted
             and now - self._last_change >= IDLE_SECONDS
