@@ -157,23 +157,29 @@ class DescriptorBackend(Backend):
         return self._read_cached(self._descriptor, offset, length)
 
     def _forget_cached(self, offset: int, length: int, data: memoryview) -> None:
-        """Drop the cache over a range; raise where it keeps bytes that differ from the medium's `data`."""
+        """See that the cache holds the medium's `data` over a range or nothing; raise where it keeps other bytes."""
         reader = self._open_cached_reader()
         start, end = page_range(offset, length)
         end = min(end, self._size)
-        drop(reader, start, end - start)
-        # A page that somebody has mapped cannot be dropped. It may hold what a failed flush left behind, and
-        # every later read and map in this system would serve it.
-        if is_cached(reader, start, end - start) and self._read_cached(reader, offset, length) != data:
-            raise MediumError(
-                f"{self.url}: the page cache holds other bytes than the medium in {length} bytes at offset "
-                f"{offset}, and keeps them because a process has them mapped; end what maps it",
-                url=self.url,
-                operation="read",
-                offset=offset,
-                length=length,
-                errno=errno.EIO,
-            )
+
+        def differs() -> bool:
+            return is_cached(reader, start, end - start) and self._read_cached(reader, offset, length) != data
+
+        # What is dropped takes its surroundings along, which others may soon ask for.
+        if differs():
+            drop(reader, start, end - start)
+            # A page that somebody has mapped cannot be dropped. It may hold what a failed flush left behind, and
+            # every later read and map in this system would serve it.
+            if differs():
+                raise MediumError(
+                    f"{self.url}: the page cache holds other bytes than the medium in {length} bytes at offset "
+                    f"{offset}, and keeps them because a process has them mapped; end what maps it",
+                    url=self.url,
+                    operation="read",
+                    offset=offset,
+                    length=length,
+                    errno=errno.EIO,
+                )
 
     # ---- writing
 

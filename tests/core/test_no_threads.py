@@ -85,7 +85,7 @@ def test_an_opening_that_replays_goes_on_without_more_threads(
 ) -> None:
     path = tmp_path / "store.silt"
     store = siltstone.open(path, workers=0, shards=4)
-    store.put_many(*rows(range(20_000)))
+    store.put_many(*rows(range(100_000)))
     store.flush()
     store._core.abandon()
     usual, refused = threading.Thread.start, []
@@ -99,12 +99,37 @@ def test_an_opening_that_replays_goes_on_without_more_threads(
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with siltstone.open(path, workers=0) as store:
-        assert_holds(store, range(20_000))
+        assert_holds(store, range(100_000))
     # Neither for the replay nor for the checkpoints of the close.
     assert len(refused) > 1
     monkeypatch.undo()
     with siltstone.open(path, workers=0) as store:
-        assert_holds(store, range(20_000))
+        assert_holds(store, range(100_000))
+
+
+@pytest.mark.parametrize("left", ["nothing", "little", "much"])
+def test_an_opening_starts_threads_for_a_replay_that_is_worth_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    path = tmp_path / "store.silt"
+    store = siltstone.open(path, workers=0, shards=2)
+    store.put_many(*rows(range(1000)))
+    store.incarnate()
+    store.put_many(*rows(range(1000, {"nothing": 1000, "little": 2000, "much": 100_000}[left])))
+    store.close()
+    # A checkpoint would leave nothing to be replayed.
+    monkeypatch.setattr("siltstone.shard.opening.find_checkpoint", lambda *_arguments: None)
+    usual, started = threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        started.append(self.name)
+        usual(self)
+
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with siltstone.open(path, workers=0) as store:
+        assert ("siltstone-pool" in started) is (left == "much")
+        assert_holds(store, range(2000 if left == "little" else 1000))
 
 
 def test_the_first_error_is_raised_when_all_have_ended() -> None:

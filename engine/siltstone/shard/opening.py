@@ -6,8 +6,8 @@ nothing is written into a journal that is recovered, so an opening can be cut of
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from siltstone.log_store.mirror import MirrorSpace
     from siltstone.volume.shard_volume import ShardVolume
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
+#: so many bytes of journals are replayed by one thread
+_REPLAYED_ALONE: Final = 1 << 20
 
 
 class IndexPlace(NamedTuple):
@@ -170,7 +170,7 @@ def open_shards_read_only(
             replay(plan.store, plan.covering, extent, end, meter, options.others(plan.number))
         return plan.store
 
-    return map_in_threads(one, plans, _threads(plans, options)), recoveries
+    return map_in_threads(one, plans, _threads(volume, plans, options)), recoveries
 
 
 def _recover_all(
@@ -197,9 +197,17 @@ def _recover_all(
     return plans, [plan.recovered for plan in plans if plan.recovered is not None]
 
 
-def _threads(plans: Sequence[_Plan], options: OpenOptions) -> int:
-    """How many threads a replay is for: one where there is next to nothing of it."""
-    return 1 if all(plan.covering is not None for plan in plans) else options.threads
+def _threads(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOptions) -> int:
+    """How many threads a replay is for: one where there is so little of it that they would only wait for each other."""
+    ends = {plan.recovered.journal: plan.recovered.end for plan in plans if plan.recovered is not None}
+    left = 0
+    for plan in plans:
+        journals = (
+            replace(extent, end=ends.get(extent.id, extent.end))
+            for extent in volume.superblock.journals(plan.number)
+        )
+        left += left_of(plan.covering, list(journals))
+    return 1 if left <= _REPLAYED_ALONE else options.threads
 
 
 def index_size(superblock: Superblock, number: int, options: OpenOptions) -> IndexSize:
@@ -356,7 +364,7 @@ def _replay_all(volume: ShardVolume, plans: Sequence[_Plan], options: OpenOption
         shard.spare = _spare(volume, plan)
         return shard
 
-    shards = map_in_threads(one, plans, _threads(plans, options))
+    shards = map_in_threads(one, plans, _threads(volume, plans, options))
     if any(shard.spare for shard in shards):
         volume.flush()
     return shards
