@@ -18,6 +18,7 @@ from siltstone.errors import (
 from siltstone.plugin.hosting import Hosting, ShardHost
 from siltstone.shard.batches import FITS_BYTES, check_batch
 from siltstone.shard.changes import CleanClose
+from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.replaying import ReplayProgress
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
@@ -69,7 +70,7 @@ class ProcessHost(ShardHost):
         self._opened = False
         self._losses = 0
         self._loss: SiltstoneError | None = None
-        self._flush_lock = threading.Lock()
+        self._commits = GroupCommit(self._flush)
         # Appends and deletes so far, and how many of them a flush has covered. One that was not counted would be taken
         # for covered by the flush of another thread: no count may be lost between threads.
         self._count_lock = threading.Lock()
@@ -271,11 +272,8 @@ class ProcessHost(ShardHost):
 
     def flush(self) -> None:
         self.volume.check_process()
-        wanted = self._puts
-        with self._flush_lock:
-            # Callers that wait here together are served by the flush of the first that comes in.
-            if self._flushed < wanted:
-                self._flush()
+        if self._flushed < self._puts:
+            self._commits.ask()
 
     def _flush(self) -> None:
         covered = self._puts

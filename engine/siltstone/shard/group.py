@@ -17,6 +17,7 @@ from siltstone.shard.batches import FITS_BYTES, check_batch, delete_stream
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
+from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.merging import OnFull
 from siltstone.shard.rolling import complete, roll
 from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
@@ -55,6 +56,7 @@ class ShardGroup:
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
+        self._commits = GroupCommit(self._flush_all)
         self._attempts = Attempts(volume)
         self.upkeep = Upkeep(
             self.shards, volume, self.flush, self._flush_lock, self._attempts, on_full or OnFull(), wake
@@ -173,17 +175,26 @@ class ShardGroup:
 
     # ---- flushing
 
-    def flush(self, *, only: Sequence[Shard] | None = None, note: bool = False) -> None:
+    def flush(self, *, only: Sequence[Shard] | None = None) -> None:
         """Return once all that was appended before this call is durable.
 
-        Callers that wait here together are served by one flush of the medium. A shard that cannot flush
-        does not keep the others from it; its error is raised when they are done.
+        Threads that wait here together, for all shards, are served by one flush of the medium. A shard that cannot
+        flush does not keep the others from it; its error is raised when they are done.
         """
+        if only is None:
+            self._commits.ask()
+        else:
+            self._flush_some(only)
+
+    def _flush_all(self) -> None:
+        self._flush_some(list(self.shards.values()))
+
+    def _flush_some(self, shards: Sequence[Shard], *, note: bool = False) -> None:
         errors: list[SiltstoneError] = []
         with self._flush_lock:
             self._check_open()
             try:
-                self._flush(list(self.shards.values()) if only is None else only, note, errors)
+                self._flush(shards, note, errors)
             except SiltstoneError as error:
                 # The kernel may have dropped any write that no flush covered, whichever shard made it.
                 for shard in self.shards.values():
@@ -231,7 +242,7 @@ class ShardGroup:
             self._attempts.attempt("roll", -1, now, self._complete_rolls)
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
-            self._attempts.attempt("note", -1, now, lambda: self.flush(only=idle, note=True))
+            self._attempts.attempt("note", -1, now, lambda: self._flush_some(idle, note=True))
         soon = soon_want_spare(shards)
         if len(soon) > 1 and any(map(wants_spare, soon)):
             self._attempts.attempt("spares", -1, now, partial(make_spares, soon))
