@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from store_records import hashes
@@ -105,3 +107,24 @@ def test_a_damaged_header_or_filter_refuses_to_open(store, page):
     with pytest.raises(DamageError, match=f"hash store {extent.id}"):
         siltstone.open(store, workers=0)
     assert not siltstone.verify(store).ok
+
+
+@pytest.mark.parametrize("wrong", ["entries", "tombstones", "first"])
+def test_a_superblock_that_says_something_else_of_a_part_is_reported(store, wrong):
+    extent = hash_stores(store)[0]
+    with siltstone.open(store, workers=0) as opened:
+        volume = opened._core.volume
+        listed = volume.extent(extent.id)
+        part = listed.part
+        said = {
+            "entries": part._replace(entries=part.entries - 1),
+            "tombstones": part._replace(tombstones=part.tombstones + 1),
+            # None of them counts then.
+            "first": part._replace(first=(1 << 64) - 1),
+        }[wrong]
+        volume.publish(lambda superblock: superblock.with_extents(replace(listed, part=said)))
+    report = siltstone.verify(store)
+    assert not report.ok
+    (problem,) = report.problems
+    assert (problem.journal, problem.offset) == (extent.id, extent.offset)
+    assert f"superblock say {part.entries} with 0, {said.entries} with {said.tombstones}" in problem.message

@@ -174,8 +174,9 @@ class StoreMachine(RuleBasedStateMachine):
     def merge_some(self, shard, first, count):
         group = self.store._core.shards.group
         shard = group.shards[shard % len(group.shards)]
-        stores = by_store(shard.store.hash_stores)
         with group.upkeep.lock:
+            # Housekeeping merges, too: what there was before may be gone.
+            stores = by_store(shard.store.hash_stores)
             # One that was begun goes on; else whatever neighbours there are.
             begun = any(first_hash(parts[0]) for parts in stores)
             sources = choose_merge(stores) if begun else stores[first : first + count]

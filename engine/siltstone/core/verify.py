@@ -10,7 +10,8 @@ import numpy as np
 from siltstone.core.media import open_backend
 from siltstone.errors import DamageError, MediumError, SiltstoneError
 from siltstone.format.constants import CLUSTER_SIZE, TYPE_DELETE
-from siltstone.format.superblock import ACTIVE
+from siltstone.format.superblock import ACTIVE, NO_PART
+from siltstone.hash_store.view import Counts
 from siltstone.index.types import KeyTypes
 from siltstone.journal.blocks import EntryBlock, block_of
 from siltstone.journal.log_reader import CHUNK_CLUSTERS, LogReader
@@ -173,10 +174,26 @@ def _verify_hash_store(host: PluginHost, volume: Volume, extent: Extent, tally: 
     keys = {number: kind.key for number, kind in host.entry_types.items() if kind.key is not None}
     types = KeyTypes(keys, volume.superblock.entry_types)
     view = OlderViews(volume.backend, volume.superblock.uuid, types).view(extent)
+    part = extent.part or NO_PART
+    found = Counts(0, 0, 0, 0)
     for first in range(0, view.clusters, CHUNK_CLUSTERS):
-        view.verify(first, CHUNK_CLUSTERS)
+        more = view.verify(first, CHUNK_CLUSTERS, part.first)
+        found = Counts(*(one + other for one, other in zip(found, more, strict=True)))
         tally.take(min(CHUNK_CLUSTERS, view.clusters - first), 0)
-    tally.take(0, 0 if extent.part is None else extent.part.entries)
+    tally.take(0, found.part_entries)
+    said = Counts(view.records, view.tombstones, part.entries, part.tombstones)
+    if found != said:
+        tally.problems.append(
+            Problem(
+                extent.id,
+                None,
+                extent.offset,
+                f"{tally.url}: hash store {extent.id}, at byte {extent.offset} of the volume: it has {found.entries}"
+                f" entries with {found.tombstones} tombstones, {found.part_entries} with {found.part_tombstones}"
+                f" of them count; header and superblock say {said.entries} with {said.tombstones},"
+                f" {said.part_entries} with {said.part_tombstones}",
+            )
+        )
 
 
 def _take(block: EntryBlock, extent: Extent, known: NDArray[np.uint8], tally: _Tally) -> None:

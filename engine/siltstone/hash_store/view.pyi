@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from numpy import bool_, uint8
 from numpy.typing import NDArray
@@ -11,6 +11,12 @@ from siltstone.index.types import Bytes, KeyTypes
 NOT_FOUND: Final[int]
 FOUND: Final[int]
 DELETED: Final[int]
+
+class Counts(NamedTuple):
+    entries: int
+    tombstones: int
+    part_entries: int
+    part_tombstones: int
 
 class HashStoreView:
     types: KeyTypes
@@ -35,6 +41,6 @@ class HashStoreView:
         self, kind: int, keys: NDArray[uint8], row_size: int = 254
     ) -> tuple[NDArray[uint8], NDArray[uint8]]: ...
     def may_hold(self, kind: int, keys: NDArray[uint8]) -> NDArray[bool_]: ...
-    def verify(self, first: int = 0, count: int | None = None) -> None: ...
+    def verify(self, first: int = 0, count: int | None = None, least: int = 0) -> Counts: ...
     def pages(self) -> Iterator[bytes]: ...
     def page_entries(self, number: int) -> bytes: ...

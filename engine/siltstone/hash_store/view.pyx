@@ -5,6 +5,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from typing import NamedTuple
+
 import numpy as np
 
 from siltstone.errors import DamageError
@@ -12,9 +14,9 @@ from siltstone.hash_store.extent import HEADER_SIZE, HashStoreHeader
 
 from siltstone.format.kernels cimport SealKey, load_be16, load_be64
 from siltstone.hash_store.filter cimport Cells, expect_cells, may_hold
-from siltstone.hash_store.order cimport in_order
+from siltstone.hash_store.order cimport hash_of, in_order
 from siltstone.hash_store.page cimport (
-    FENCES, FENCE_PART, FILTER_PART, FIRST_RECORD_PAGE, HEADER_PART, PAGE, RECORD_PART, ROOM, USED_AT, holds_records,
+    COUNT_AT, FENCES, FENCE_PART, FILTER_PART, FIRST_RECORD_PAGE, HEADER_PART, PAGE, RECORD_PART, ROOM, USED_AT, holds_records,
     is_sealed)
 from siltstone.hash_store.search cimport (
     KEY_ABSENT, PAGE_DAMAGED, KEY_PRESENT, Held, Store, expect_entry, expect_page, find, is_tombstone)
@@ -91,6 +93,31 @@ cdef void find_guarded(void *argument) noexcept nogil:
             query.damaged = part.damaged
             return
         query.done += part.count
+
+
+class Counts(NamedTuple):
+    """Entries in some pages, tombstones among them, and both again of those that count in the part of a hash store."""
+
+    entries: int
+    tombstones: int
+    part_entries: int
+    part_tombstones: int
+
+
+cdef void count_entries(Store *store, const uint8_t *page, uint64_t least, uint64_t *counts) noexcept nogil:
+    """Add what is in a verified page to :class:`Counts`."""
+    cdef uint32_t at = 0, i
+    cdef uint64_t hashed
+    cdef bint deleted, inside = False
+    for i in range(load_be16(page + COUNT_AT)):
+        deleted = is_tombstone(page + at)
+        # They ascend: behind one that is inside all are.
+        inside = inside or (hash_of(store, page + at, &hashed) and hashed >= least)
+        counts[0] += 1
+        counts[1] += deleted
+        counts[2] += inside
+        counts[3] += inside and deleted
+        at += page[at]
 
 
 cdef struct Copy:
@@ -320,16 +347,19 @@ cdef class HashStoreView:
             raise self.damage(query.damaged, "damaged; it was durable")
         return 0
 
-    def verify(self, uint32_t first=0, count=None):
+    def verify(self, uint32_t first=0, count=None, uint64_t least=0):
         """Read clusters of the extent and check all that a page can say; DamageError for the first that is damaged.
 
-        Of record pages also the order of keys, tags and fences.
+        Of record pages also the order of keys, tags and fences. Returns :class:`Counts` of the entries in these
+        clusters, and of those whose key has a hash of `least` or more.
 
         :param count: how many; None for all that follow
         """
         cdef uint8_t page[4096]
+        cdef uint64_t counts[4]
         cdef uint32_t cluster, end = self.header.clusters
         cdef uint32_t filter_page = self.header.first_filter_page, fence_page = self.header.first_fence_page
+        counts[0] = counts[1] = counts[2] = counts[3] = 0
         if count is not None and first + count < end:
             end = first + count
         for cluster in range(first, end):
@@ -337,8 +367,10 @@ cdef class HashStoreView:
                 self.read_page(cluster, HEADER_PART, page)
             elif cluster < filter_page:
                 self.read_page(cluster, RECORD_PART, page)
+                count_entries(&self.store, page, least, counts)
             else:
                 self.read_page(cluster, FILTER_PART if cluster < fence_page else FENCE_PART, page)
+        return Counts(counts[0], counts[1], counts[2], counts[3])
 
     def pages(self):
         """The packed entries of each record page [bytes], in order, verified as :meth:`verify` does."""
