@@ -142,12 +142,14 @@ class SealedJournal:
         self._noted = False
         return offset
 
-    def append_stream(self, stream: NDArray[np.uint8]) -> NDArray[uint64]:
+    def append_stream(self, stream: NDArray[np.uint8], *, flushes: bool = True) -> NDArray[uint64]:
         """Append packed entries as one batch; the byte offset of each in the extent.
 
         Clusters that it closes are written before this returns, not flushed. JournalFullError where the batch
         does not fit the rest of the journal, EntryError where the stream is no sequence of entries: nothing
         is changed then. A write that fails poisons the journal; readers still find what was there before.
+
+        :param flushes: without it JournalFullError also where so much is not flushed that it would have to be before
         """
         self.check()
         if self.given_up:
@@ -157,7 +159,10 @@ class SealedJournal:
         entries, closed = self.writer.measure(stream)
         if entries == 0:
             raise EntryError("an empty batch", size=0)
-        if self.writer.index + closed >= self.clusters:
+        room = self.clusters - self.writer.index
+        if closed and not flushes:
+            room = min(room, UNFLUSHED_CLUSTERS_MAX + 1 - self._unflushed)
+        if closed >= room:
             raise JournalFullError(
                 f"journal {self.extent.id}: a batch of {len(stream)} bytes needs {closed} more clusters;"
                 f" {self.clusters - 1 - self.writer.index} are left",
@@ -182,15 +187,6 @@ class SealedJournal:
         """Whether the packed entries fit the rest of the journal; EntryError where they are none."""
         _entries, closed = self.writer.measure(stream)
         return self.writer.index + closed < self.clusters
-
-    def fits_unflushed(self, stream: NDArray[np.uint8]) -> bool:
-        """Whether :meth:`append_stream` takes the packed entries, and flushes nothing for the bound."""
-        _entries, closed = self.writer.measure(stream)
-        return (
-            not self.given_up
-            and self.writer.index + closed < self.clusters
-            and (closed == 0 or self._unflushed + closed <= UNFLUSHED_CLUSTERS_MAX)
-        )
 
     def _write_staged(self, staged: memoryview, closed: int) -> None:
         """Write closed clusters, never more than the bound beyond what a flush covered."""

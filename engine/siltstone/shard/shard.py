@@ -69,18 +69,19 @@ class Shard:
     def try_append(self, stream: NDArray[np.uint8], records: int) -> bool:
         """As :meth:`append`, where that waits for no flush and no other thread; False, with nothing done, else."""
         # Whoever rolls holds it for as long as a flush takes.
-        if not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(False):
             return False
         try:
-            self.check()
-            if self.last_room or self.journal is None or not self.journal.fits_unflushed(stream):
-                return False
-            self._append(stream, records)
+            self._append(stream, records, flushes=False)
+        except JournalFullError:
+            return False
         finally:
             self.lock.release()
         return True
 
-    def _append(self, stream: NDArray[np.uint8], records: int, *, deletes: bool = False) -> None:
+    def _append(
+        self, stream: NDArray[np.uint8], records: int, *, deletes: bool = False, flushes: bool = True
+    ) -> None:
         journal = self._writable()
         if self.last_room and not deletes:
             raise JournalFullError(
@@ -89,7 +90,7 @@ class Shard:
         self.store.check_room(records)
         before = journal.writer.position
         try:
-            positions = journal.append_stream(stream)
+            positions = journal.append_stream(stream, flushes=flushes)
             self._last_change = self.volume.ports.clock()
             self.store.show_tail(journal, before[1])
             self.store.apply(journal.extent, stream, positions)

@@ -35,9 +35,9 @@ def soon_want_spare(shards: Sequence[Shard]) -> list[Shard]:
 def _lacks_spare(shard: Shard, part: float) -> bool:
     journal = shard.journal
     return (
-        journal is not None
+        shard.spare is None
+        and journal is not None
         and journal.poison is None
-        and shard.spare is None
         and journal.writer.index >= part * journal.clusters
     )
 
