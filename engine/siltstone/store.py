@@ -167,7 +167,7 @@ class Store:
     def flush(self) -> None:
         """Return once all that was put or deleted before this call is durable.
 
-        Threads that flush at the same time share one flush of the medium. After an error nothing that was
+        Threads that flush at the same time share one flush of the medium, and its error. After one nothing that was
         not flushed before may be taken for durable. Where a worker process ended, and with it perhaps something
         that was put and not flushed, the next flush of each thread that had put something before raises
         OutcomeUnknownError once, and of all others the first.
@@ -296,7 +296,8 @@ class Store:
         losses = shards.losses
         if told >= losses:
             return None
-        self._losses_told = losses
+        # Another thread may have been told of a later one meanwhile.
+        self._losses_told = max(self._losses_told, losses)
         return shards.loss()
 
     def _step(self, size: int) -> int:

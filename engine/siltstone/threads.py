@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +14,30 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+
+class Wakeup:
+    """Lets one thread sleep until another has something for it.
+
+    Its steps are compiled. Those of threading.Event are not: an interrupt in the middle of one leaves a lock held, and
+    whoever tells or sleeps after that hangs.
+    """
+
+    def __init__(self) -> None:
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def tell(self) -> None:
+        """Let the thread wake up, or not sleep the next time."""
+        if self._told.empty():
+            self._told.put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until something was told since the last time, at most so many seconds; whether there was."""
+        try:
+            self._told.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
 
 
 def start_thread(thread: threading.Thread) -> None:

@@ -162,24 +162,23 @@ class DescriptorBackend(Backend):
         start, end = page_range(offset, length)
         end = min(end, self._size)
 
-        def differs() -> bool:
-            return is_cached(reader, start, end - start) and self._read_cached(reader, offset, length) != data
-
-        # What is dropped takes its surroundings along, which others may soon ask for.
-        if differs():
-            drop(reader, start, end - start)
-            # A page that somebody has mapped cannot be dropped. It may hold what a failed flush left behind, and
-            # every later read and map in this system would serve it.
-            if differs():
-                raise MediumError(
-                    f"{self.url}: the page cache holds other bytes than the medium in {length} bytes at offset "
-                    f"{offset}, and keeps them because a process has them mapped; end what maps it",
-                    url=self.url,
-                    operation="read",
-                    offset=offset,
-                    length=length,
-                    errno=errno.EIO,
-                )
+        # What is dropped takes its surroundings along, which others may soon ask for: so not where the cache is right.
+        # Where it seems to hold nothing it is dropped all the same: it counts whole pages, and serves parts of pages.
+        if is_cached(reader, start, end - start) and self._read_cached(reader, offset, length) == data:
+            return
+        drop(reader, start, end - start)
+        # A page that somebody has mapped cannot be dropped. It may hold what a failed flush left behind, and
+        # every later read and map in this system would serve it.
+        if is_cached(reader, start, end - start) and self._read_cached(reader, offset, length) != data:
+            raise MediumError(
+                f"{self.url}: the page cache holds other bytes than the medium in {length} bytes at offset "
+                f"{offset}, and keeps them because a process has them mapped; end what maps it",
+                url=self.url,
+                operation="read",
+                offset=offset,
+                length=length,
+                errno=errno.EIO,
+            )
 
     # ---- writing
 

@@ -12,7 +12,7 @@ from siltstone.plugin.hosting import IN_PROCESS, Hosting, ShardFigures, ShardHos
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.opening import open_shards
-from siltstone.threads import start_thread
+from siltstone.threads import Wakeup, start_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,15 +30,15 @@ class InProcessHost(ShardHost):
     def __init__(self, hosting: Hosting) -> None:
         self._volume = hosting.volume
         numbers = range(hosting.volume.superblock.shards)
-        self._stop = threading.Event()
-        self._wake = threading.Event()
+        self._is_ending = False
+        self._wakeup = Wakeup()
         shards, recoveries = open_shards(hosting.volume, numbers, hosting.opening, clean=hosting.clean)
         self.recoveries = recoveries
-        self.group = ShardGroup(hosting.volume, shards, self._wake.set, hosting.opening.on_full)
+        self.group = ShardGroup(hosting.volume, shards, self._wakeup.tell, hosting.opening.on_full)
         self._reader: Reader | None = Reader([shard.store.index for shard in shards])
         self._keeper = threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True)
         # What a checkpoint has of the indexes is brought into memory while the first callers are served.
-        self._wake.set()
+        self._wakeup.tell()
         start_thread(self._keeper)
 
     @property
@@ -75,16 +75,15 @@ class InProcessHost(ShardHost):
     # ---- life
 
     def _keep_house(self) -> None:
-        while not self._stop.is_set():
-            self._wake.wait(_TICK_SECONDS)
-            self._wake.clear()
-            if not self._stop.is_set():
+        while not self._is_ending:
+            self._wakeup.wait(_TICK_SECONDS)
+            if not self._is_ending:
                 self.group.tick()
 
     def end_housekeeping(self) -> None:
         """Let the thread that keeps house end."""
-        self._stop.set()
-        self._wake.set()
+        self._is_ending = True
+        self._wakeup.tell()
         self._keeper.join()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,19 +102,56 @@ def test_all_who_ask_during_a_flush_are_served_by_the_next(gate: Gate) -> None:
     assert gate.begun == 2
 
 
-def test_what_a_flush_raises_is_no_answer_for_those_who_waited(gate: Gate) -> None:
+def test_what_a_flush_raises_is_told_to_all_whom_it_was_for(gate: Gate) -> None:
     first: list[BaseException | None] = []
     others: list[BaseException | None] = []
     threads = [gate.begin_one(first), *gate.ask_behind(3, others)]
     error = MediumError("broken", url="x", operation="flush", offset=0, length=0, errno=5)
-    # Of the first, of the next, which all three share, and of one that each runs by itself.
     gate.errors = [error, error]
-    for _ in range(100):
+    for _ in range(2):
         gate.passes.release()
     join(threads)
     assert first == [error]
-    assert others.count(error) == 1
-    assert others.count(None) == 2
+    assert [repr(each) for each in others] == [repr(error)] * 3
+    # One each: whoever raises it makes its traceback longer.
+    assert len({id(each) for each in others}) == 3
+    assert gate.begun == 2
+    gate.passes.release()
+    gate.commits.ask()
+
+
+@pytest.mark.parametrize("error", [OSError(), KeyboardInterrupt()])
+def test_what_is_no_answer_for_others_lets_them_flush_themselves(gate: Gate, error: BaseException) -> None:
+    outcomes: list[BaseException | None] = []
+    threads = [gate.begin_one(outcomes), *gate.ask_behind(3, outcomes)]
+    gate.errors = [error, error]
+    for _ in range(4):
+        gate.passes.release()
+    join(threads)
+    # Of the first, of the next, which was to be for all three, and of one for the two that are left.
+    assert outcomes.count(error) == 2
+    assert outcomes.count(None) == 2
+
+
+def test_each_who_asks_again_and_again_gets_its_answer_while_flushes_fail() -> None:
+    def flush() -> None:
+        time.sleep(0.0005)
+        raise MediumError("broken", url="x", operation="flush", offset=0, length=0, errno=5)
+
+    commits, answers = GroupCommit(flush), [0] * 17
+    end = time.monotonic() + 60
+
+    def work(number: int) -> None:
+        while min(answers) < 3 and time.monotonic() < end:
+            with pytest.raises(MediumError):
+                commits.ask()
+            answers[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(17)]
+    for thread in threads:
+        thread.start()
+    join(threads)
+    assert min(answers) >= 3
 
 
 @pytest.mark.parametrize("leads", [True, False])
@@ -131,31 +169,72 @@ def test_an_interrupt_ends_the_waiting_of_one_thread_alone(gate: Gate, leads: bo
         expected = 5 if leads else 6
         threads.extend(gate.ask(outcomes) for _ in range(5))
         until(lambda: len(gate.commits._asleep) == expected)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        # Again: one that comes just before it sleeps is looked at when the sleep is over.
+        while not came:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            time.sleep(0.01)
 
+    def once(*_arguments: object) -> None:
+        if not came:
+            came.append(True)
+            raise KeyboardInterrupt
+
+    came: list[bool] = []
+    before = signal.signal(signal.SIGINT, once)
     if not leads:
         threads.append(gate.begin_one(outcomes))
     helper = threading.Thread(target=behind)
     helper.start()
-    with pytest.raises(KeyboardInterrupt):
-        gate.commits.ask()
-    join([helper])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gate.commits.ask()
+        join([helper])
+    finally:
+        signal.signal(signal.SIGINT, before)
     for _ in range(10):
         gate.passes.release()
     join(threads)
     assert outcomes == [None] * len(threads)
 
 
-def test_a_thread_that_nobody_wakes_looks_for_itself(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("load", [0, 4])
+def test_a_thread_that_nobody_wakes_looks_for_itself(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, load: int
+) -> None:
     monkeypatch.setattr("siltstone.shard.group_commit._LOOK_SECONDS", 0.01)
     outcomes: list[BaseException | None] = []
     threads = [gate.begin_one(outcomes), *gate.ask_behind(5, outcomes)]
     # As where an interrupt comes between two steps of whoever leads.
     gate.commits._asleep.clear()
-    for _ in range(10):
-        gate.passes.release()
+    monkeypatch.setattr(gate.commits, "_flush", lambda: time.sleep(0.001))
+    end = time.monotonic() + 30
+
+    def ask_on() -> None:
+        # So that somebody leads nearly always.
+        while len(outcomes) < 6 and time.monotonic() < end:
+            gate.commits.ask()
+
+    others = [threading.Thread(target=ask_on) for _ in range(load)]
+    for other in others:
+        other.start()
+    gate.passes.release()
+    join(others)
     join(threads)
     assert outcomes == [None] * 6
+    assert time.monotonic() < end
+
+
+def test_one_who_sleeps_and_is_woken_by_another_is_not_waited_for(gate: Gate) -> None:
+    """Between a look how many sleep and the taking of one a thread that has just led may wake it."""
+
+    class Shorter(deque[Any]):
+        def __len__(self) -> int:
+            return super().__len__() + 1
+
+    gate.commits._asleep = Shorter()
+    gate.passes.release()
+    gate.commits.ask()
+    assert gate.commits._ended == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import siltstone
 from siltstone import HashInfo
@@ -12,6 +16,8 @@ from siltstone.errors import ClosedError, StateError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from siltstone.shard.group_commit import GroupCommit
 
 
 def info(number: int) -> HashInfo:
@@ -38,6 +44,37 @@ def refused(call: Callable[[], object]) -> None:
         assert "forked" in str(error), error
     else:
         raise AssertionError(f"{call} was not refused")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_child_is_refused_a_flush_that_a_thread_of_its_parent_runs(path: Path, workers: int) -> None:
+    """What that thread holds in the child nobody will ever give up."""
+    with siltstone.open(path, workers=workers) as store:
+        store.put(info(1))
+        shards: Any = store._core.shards  # type: ignore[union-attr]
+        commits: GroupCommit = shards._commits if workers else shards.group._commits
+        usual, runs, goes_on = commits._flush, threading.Event(), threading.Event()
+
+        def held() -> None:
+            runs.set()
+            assert goes_on.wait(timeout=60)
+            usual()
+
+        commits._flush = held
+        thread = threading.Thread(target=store.flush)
+        thread.start()
+        assert runs.wait(timeout=60)
+
+        def flush() -> None:
+            signal.alarm(20)
+            refused(store.flush)
+
+        try:
+            assert in_child(flush) == 0
+        finally:
+            goes_on.set()
+            thread.join(timeout=60)
+        assert not thread.is_alive()
 
 
 def test_a_child_can_neither_put_nor_flush_nor_close(path: Path) -> None:

@@ -97,12 +97,12 @@ def test_the_next_slice_comes_soon(store):
     """As long as there is one: what keeps house is not left to its next look."""
     model = Model(12)
     fill(model, store, TIER_WIDTH)
-    wake, group = store._core.shards._wake, store._core.shards.group
+    wakeup, group = store._core.shards._wakeup, store._core.shards.group
     ticks = 0
     while len(stores_of(store)) > 1:
-        wake.clear()
+        wakeup.wait(0)
         group.tick()
-        assert wake.is_set()
+        assert wakeup.wait(0)
         ticks += 1
     assert ticks > 2
     model.check(store)

@@ -60,7 +60,7 @@ class Answers:
         self._broken = broken
         self._ids = itertools.count(1)
         self._expected: dict[int, Answer] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
         self._waiting = 0  # threads that wait for the one that reads
         self._someone_reads = False

@@ -63,7 +63,9 @@ class ProcessHost(ShardHost):
         self._shards = hosting.volume.superblock.shards
         self._progress = hosting.opening.progress
         self.consuming = Consuming(hosting.opening.others, self.deadline)
-        self._changed = threading.Condition(threading.RLock())
+        # Taken by itself, never through the condition: that takes it in Python, where an interrupt leaves it held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._found: dict[Keeper, Sequence[JournalRecovery]] = {}
         self._replays: dict[Keeper, tuple[int, int, int]] = {}
         self._opening_error: SiltstoneError | None = None
@@ -106,7 +108,7 @@ class ProcessHost(ShardHost):
     def _open(self) -> None:
         for keeper in self._keepers:
             keeper.start()
-        with self._changed:
+        with self._lock:
             while self._opening_error is None and not self._opened:
                 self._changed.wait(self.consuming.patience)
                 self.consuming.check()
@@ -120,7 +122,7 @@ class ProcessHost(ShardHost):
 
     def has_recovered(self, keeper: Keeper, found: Sequence[JournalRecovery]) -> None:
         """Hold a worker until all have recovered: only then does any make way for new writes."""
-        with self._changed:
+        with self._lock:
             if self._opened:
                 return
             self._found[keeper] = found
@@ -133,7 +135,7 @@ class ProcessHost(ShardHost):
     def serves(self, keeper: Keeper) -> None:
         """Let readers look into the indexes of a worker, and then everybody ask it."""
         views = keeper.place.views()
-        with self._changed:
+        with self._lock:
             self._lookups.show(views)
             self._opened = self._opened or all(
                 each is keeper or each.state is State.SERVING for each in self._keepers
@@ -145,7 +147,7 @@ class ProcessHost(ShardHost):
 
     def is_away(self, keeper: Keeper, error: SiltstoneError, state: State) -> None:
         """Keep readers out of the indexes of a worker that ended, and then let everybody see that it is away."""
-        with self._changed:
+        with self._lock:
             self._lookups.hide(keeper.shards)
             if not self._opened and self._opening_error is None:
                 self._opening_error = error.to_keep()
@@ -154,7 +156,7 @@ class ProcessHost(ShardHost):
             self._changed.notify_all()
 
     def _describe(self) -> tuple[dict[str, Any], list[WorkerMemory]]:
-        with self._changed:
+        with self._lock:
             return describe(self._keepers, self._lookups.is_shown, self.volume.backend.identity())
 
     def _renew_reader(self) -> None:
@@ -166,14 +168,14 @@ class ProcessHost(ShardHost):
 
     def lost(self, error: SiltstoneError) -> None:
         """Remember that something put may be lost, for those who flush next."""
-        with self._changed:
+        with self._lock:
             self._losses += 1
             self._loss = error.to_keep()
 
     def mourn(self, process: WorkerProcess) -> None:
         """Count what a process that ended may have lost; once, whether its keeper or a flush noticed first."""
         lost = process.has_lost
-        with self._changed:
+        with self._lock:
             if lost and not process.is_mourned:
                 process.is_mourned = True
                 self.lost(process.unknown())
@@ -182,7 +184,7 @@ class ProcessHost(ShardHost):
         """Add up how far the replays are, for whoever asked."""
         if self._progress is None or self._opened:
             return
-        with self._changed:
+        with self._lock:
             self._replays[keeper] = size, total, records
             sums = [sum(each) for each in zip(*self._replays.values(), strict=True)]
             self._progress(ReplayProgress(*sums))
@@ -359,7 +361,7 @@ class ProcessHost(ShardHost):
 
     def _settled(self, keeper: Keeper) -> WorkerProcess:
         """The process of a worker, once it serves again; its error where it does not within the deadline."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(
                 lambda: keeper.state in (State.SERVING, State.STOPPED), timeout=self.deadline
             )
@@ -379,11 +381,11 @@ class ProcessHost(ShardHost):
     def _end(self, end: Callable[[Keeper], bool]) -> None:
         """End all workers; the volume's lock is given up only when the kernel has let all of them go."""
         atexit.unregister(self._leave)
-        with self._changed:
+        with self._lock:
             sharing, self._sharing = self._sharing, None
         if sharing is not None:
             sharing.close()
-        with self._changed:
+        with self._lock:
             self._opening_error = self._opening_error or ClosedError("the store is closed", what="store")
             self._changed.notify_all()
         gone = True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
 from siltstone.format.superblock_slot import encode_slot
-from siltstone.threads import start_thread
+from siltstone.threads import Wakeup, start_thread
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.messages import (
@@ -102,7 +102,8 @@ class Keeper:
         #: whether the kernel has let every process of this place go
         self.is_gone = True
         self._household = household
-        self._closing = threading.Event()
+        self._is_closing = False
+        self._pause = Wakeup()
         self._thread = threading.Thread(target=self._keep, name=f"siltstone-worker-{number}", daemon=True)
 
     def start(self) -> None:
@@ -118,7 +119,7 @@ class Keeper:
 
     def away(self, shard: int) -> SiltstoneError:
         """Why a shard is not served now."""
-        if self._closing.is_set():
+        if self._is_closing:
             return ClosedError("the store is closed", what="store")
         if self.state is State.STOPPED:
             return ShardStoppedError(
@@ -137,7 +138,8 @@ class Keeper:
 
     def close(self, patience: float) -> bool:
         """End the worker, and the thread; False where the process could not be ended within `patience` seconds."""
-        self._closing.set()
+        self._is_closing = True
+        self._pause.tell()
         process = self.process
         if process is not None:
             process.tell(Kind.EXIT)
@@ -147,7 +149,8 @@ class Keeper:
 
     def kill(self) -> bool:
         """End the worker at once, and the thread; False where the process could not be ended."""
-        self._closing.set()
+        self._is_closing = True
+        self._pause.tell()
         process = self.process
         if process is not None:
             process.kill("the store was abandoned")
@@ -165,7 +168,7 @@ class Keeper:
 
     def _keep(self) -> None:
         deaths, first = 0, True
-        while not self._closing.is_set():
+        while not self._is_closing:
             error = self._live(first)
             proved = self.process is not None and self.process.has_proved_itself
             self._bury(error)
@@ -179,7 +182,7 @@ class Keeper:
                 _log.error("%s", self.away(self.shards[0]))
                 return
             first = False
-            self._closing.wait(_PAUSES[deaths - 1])
+            self._pause.wait(_PAUSES[deaths - 1])
             self.restarts += 1
 
     def _live(self, first: bool) -> SiltstoneError:
@@ -220,7 +223,7 @@ class Keeper:
         cause = None if ended_itself else str(error)
         self.is_gone = process.end(cause, _END_SECONDS)
         self.last_error = process.cause
-        if not self._closing.is_set():
+        if not self._is_closing:
             _log.warning("worker %d (process %d): %s", self.number, process.pid, self.last_error)
         self._household.mourn(process)
         self.process = None
@@ -243,7 +246,7 @@ class Keeper:
         place = self.place
         process = WorkerProcess(self.number, household.deadline, place.inherited(), self.ledgers, place.path)
         self.process = process
-        if self._closing.is_set():
+        if self._is_closing:
             # Whoever closes may have looked for a process to end before this one was there.
             raise ClosedError("the store is closed", what="store")
         process.tell(Kind.HELLO, PROTOCOL_VERSION, bulk=self.place.configuration().to_bulk())
@@ -255,7 +258,7 @@ class Keeper:
         consumed = sorted(self.place.consumed) if first else []
         self._call(Kind.SERVE, consumed)
         process.has_proved_itself = False
-        if self._closing.is_set():
+        if self._is_closing:
             raise ClosedError("the store is closed", what="store")
         household.serves(self)
 

@@ -312,7 +312,7 @@ class WorkerProcess:
 
     def give_credit(self, size: int) -> None:
         """The worker has dealt with messages that took `size` bytes of credit."""
-        with self._credit_condition:
+        with self._credit_lock:
             self._credit += size
             self._credit_condition.notify_all()
 
@@ -347,7 +347,7 @@ class WorkerProcess:
         self._cause = cause
         with suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with self._credit_condition:
+        with self._credit_lock:
             self._credit_condition.notify_all()
 
     def end(self, cause: str | None, patience: float) -> bool:

@@ -17,7 +17,7 @@ from siltstone.plugin.types import BackendOptions
 from siltstone.shard.group import ShardGroup
 from siltstone.shard.merging import OnFull
 from siltstone.shard.opening import IndexPlace, OpenOptions, Recovered, recover_shards, serve_shards
-from siltstone.threads import start_thread
+from siltstone.threads import Wakeup, start_thread
 from siltstone.volume.backend import Handover
 from siltstone_workers import machine
 from siltstone_workers.errors import error_to_wire
@@ -76,7 +76,7 @@ class Worker:
         self._recovered: Recovered | None = None
         self._options: OpenOptions = self._opening(frozenset())
         self._group: ShardGroup | None = None
-        self._wake = threading.Event()
+        self._wakeup = Wakeup()
         self._reports = 0
         self._tidying: deque[machine.Tidy | machine.MakeSpace] = deque()
 
@@ -123,7 +123,7 @@ class Worker:
             case machine.Tidy() | machine.MakeSpace():
                 # Not here: it takes long, and what is put meanwhile must not wait for it.
                 self._tidying.append(instruction)
-                self._wake.set()
+                self._wakeup.tell()
             case machine.Figures(request):
                 self._attempt(request, lambda: pack_value(figures_to_wire(self._shards().figures())))
             case machine.End(request):
@@ -219,7 +219,7 @@ class Worker:
         recovered, self._recovered = self._recovered, None
         self._options = self._opening(consumed)
         shards = serve_shards(self._volume, recovered, self._options)
-        self._group = ShardGroup(self._volume, shards, self._wake.set, self._options.on_full)
+        self._group = ShardGroup(self._volume, shards, self._wakeup.tell, self._options.on_full)
         start_thread(threading.Thread(target=self._keep_house, name="siltstone-housekeeper", daemon=True))
         self._events.send([Kind.PROGRESS, 0, *self._news(dict.fromkeys(self._config.shards, 0))])
 
@@ -256,8 +256,7 @@ class Worker:
         """Do what is due from time to time; the pipe's end is for whoever reads it."""
         try:
             while True:
-                self._wake.wait(_TICK_SECONDS)
-                self._wake.clear()
+                self._wakeup.wait(_TICK_SECONDS)
                 while self._tidying:
                     self._tidy(self._tidying.popleft())
                 self._shards().tick()

@@ -102,7 +102,9 @@ class StartingShards(ShardHost):
         stores, recoveries = open_shards_read_only(volume, numbers, opening, bytes_max=_REPLAY_MAX)
         self.recoveries = tuple(recoveries)
         self._early: EarlyReader | None = EarlyReader(stores, volume, self) if stores else None
-        self._done = threading.Event()
+        #: held until it is known what became of it
+        self._opening = threading.Lock()
+        self._opening.acquire()
         self._host: ShardHost | None = None
         self._error: BaseException | None = None
 
@@ -122,7 +124,7 @@ class StartingShards(ShardHost):
             except BaseException as error:  # noqa: BLE001 - it is for those who wait
                 self._error = error.to_keep() if isinstance(error, SiltstoneError) else error
             finally:
-                self._done.set()
+                self._opening.release()
 
         start_thread(threading.Thread(target=run, name="siltstone-starter", daemon=True))
 
@@ -135,7 +137,8 @@ class StartingShards(ShardHost):
     def host(self) -> ShardHost:
         """The host, once it is there, or the error that it could not be opened for."""
         self._volume.check_process()
-        self._done.wait()
+        with self._opening:
+            pass
         if self._host is None:
             assert self._error is not None
             raise self._error.with_traceback(None)
@@ -193,7 +196,8 @@ class StartingShards(ShardHost):
 
     def abandon(self) -> None:
         """End the host as if everything had died, if there is one."""
-        self._done.wait()
+        with self._opening:
+            pass
         self._early = None
         if self._host is not None:
             self._host.abandon()

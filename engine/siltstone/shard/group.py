@@ -181,6 +181,8 @@ class ShardGroup:
         Threads that wait here together, for all shards, are served by one flush of the medium. A shard that cannot
         flush does not keep the others from it; its error is raised when they are done.
         """
+        # Before any lock: in a child of a process that was forked another thread may hold it for ever.
+        self._check_open()
         if only is None:
             self._commits.ask()
         else:

@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from siltstone.errors import SiltstoneError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,14 +17,23 @@ if TYPE_CHECKING:
 _LOOK_SECONDS: Final = 1.0
 
 
+class _Sleeper:
+    """A thread that sleeps until a flush has ended, or until it is its turn to run one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        #: what the flush that was for it raised
+        self.error: SiltstoneError | None = None
+
+
 class GroupCommit:
     """Serves all threads that ask while one flush is under way by the next one.
 
     One of them runs that; the others sleep, each on a lock of its own, until it has ended. On one lock for all they
     would pass one by one, each after a switch of threads, and flush again what those in front have put meanwhile.
 
-    :param flush: the blocking call. What it raises goes to the thread that ran it, and the others then call it
-        themselves, one after another
+    :param flush: the blocking call. A SiltstoneError that it raises is raised in all whom it was for
     """
 
     def __init__(self, flush: Callable[[], None]) -> None:
@@ -30,16 +41,17 @@ class GroupCommit:
         self._leading = threading.Lock()
         #: numbers of the last flush that began, and of the last that ended well; changed by who leads
         self._begun = self._ended = 0
-        #: held locks of those who sleep
-        self._asleep: deque[threading.Lock] = deque()
+        self._asleep: deque[_Sleeper] = deque()
 
     def ask(self) -> None:
         """Return when a flush that began after this call has ended well, run by this thread or another."""
         begun = self._begun
-        served: list[threading.Lock] = []
+        served: list[_Sleeper] = []
         try:
             while self._leading.locked():
-                self._sleep()
+                error = self._sleep()
+                if error is not None:
+                    raise error
                 if self._ended > begun:
                     return
             with self._leading:
@@ -48,35 +60,44 @@ class GroupCommit:
                     return
                 self._begun += 1
                 number = self._begun
-                served += (self._asleep.popleft() for _ in range(len(self._asleep)))
-                self._flush()
+                self._take_along(served)
+                try:
+                    self._flush()
+                except SiltstoneError as error:
+                    # Also told to the others: whoever asked again would stand behind those who ask all the time.
+                    for each in served:
+                        each.error = error.to_keep()
+                    raise
                 self._ended = number
         finally:
             # Whoever leads next first: its flush and what those who were served do next run side by side.
             self._wake_next()
             for each in served:
-                each.release()
+                each.lock.release()
 
-    def _sleep(self) -> None:
-        mine = threading.Lock()
-        mine.acquire()
-        self._asleep.append(mine)
+    def _take_along(self, served: list[_Sleeper]) -> None:
+        """All who sleep by now; another thread may be waking one of them."""
+        with contextlib.suppress(IndexError):
+            served.extend(self._asleep.popleft() for _ in range(len(self._asleep)))
+
+    def _sleep(self) -> SiltstoneError | None:
+        """Sleep until somebody wakes this thread, which then looks what it has to do; the error that is its answer."""
+        mine = _Sleeper()
         woken = False
         try:
+            self._asleep.append(mine)
             # Whoever leads has either not looked yet who sleeps, or is gone.
-            while self._leading.locked() and not woken:
-                woken = mine.acquire(timeout=_LOOK_SECONDS)
+            if self._leading.locked():
+                woken = mine.lock.acquire(timeout=_LOOK_SECONDS)
         finally:
             if not woken:
                 # Unless it was just chosen to lead, which it then does, or passes on.
                 with contextlib.suppress(ValueError):
                     self._asleep.remove(mine)
+        return mine.error
 
     def _wake_next(self) -> None:
         """Wake the one that sleeps longest, so that it leads, unless somebody does already, who will do this then."""
         if self._asleep and not self._leading.locked():
-            try:
-                next_one = self._asleep.popleft()
-            except IndexError:
-                return  # somebody else was faster
-            next_one.release()
+            with contextlib.suppress(IndexError):
+                self._asleep.popleft().lock.release()

@@ -68,8 +68,8 @@ class Backend(ABC):
     def read(self, offset: int, length: int, *, fresh: bool = False) -> bytes | bytearray | memoryview:
         """Return exactly `length` bytes from `offset`; the caller owns the buffer.
 
-        With `fresh` the bytes come from the medium, past every cache, and what caches hold of the range goes if it
-        differs, so that a later read or map cannot serve what the medium never got. Dirty pages are the
+        With `fresh` the bytes come from the medium, past every cache, and what caches hold of the range goes unless
+        it is the same, so that a later read or map cannot serve what the medium never got. Dirty pages are the
         caller's to flush before. A range beyond :attr:`size`, or a short read, is a MediumError.
         """
 

@@ -1,0 +1,116 @@
+"""What wakes a thread is never left locked by an interrupt, wherever that comes."""
+
+from __future__ import annotations
+
+import dis
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from store_records import assert_holds, rows
+
+import siltstone
+from siltstone.threads import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_INTERRUPTED_BEHIND = {"CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+
+
+class Interrupt:
+    """^C at the n-th place where the interpreter looks for one while `act` runs, in whatever it calls."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+
+    def while_(self, act: Callable[[], object]) -> bool:
+        """Whether it came; a place behind the end of what `act` calls counts no more."""
+        before = sys.gettrace()
+        sys.settrace(self._enter)
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    def _enter(self, frame: Any, _event: str, _argument: object) -> Any:
+        if frame.f_code is Interrupt.while_.__code__:
+            return None
+        names = {each.offset: each.opname for each in dis.get_instructions(frame.f_code)}
+        frame.f_trace_opcodes = True
+        behind = ["RESUME"]
+
+        def step(frame: Any, event: str, _argument: object) -> Any:
+            if event == "opcode":
+                if behind[0] in _INTERRUPTED_BEHIND or behind[0] == "RESUME":
+                    self._left -= 1
+                    if self._left == 0:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                behind[0] = names.get(frame.f_lasti, "")
+            return step
+
+        return step
+
+
+def ends(act: Callable[[], object]) -> bool:
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    return not thread.is_alive()
+
+
+def test_an_interrupt_while_something_is_told_leaves_nothing_locked() -> None:
+    at = 1
+    while True:
+        wakeup = Wakeup()
+        came = Interrupt(at).while_(wakeup.tell)
+        assert ends(wakeup.tell)
+        assert wakeup.wait(20)
+        assert not wakeup.wait(0)
+        if not came:
+            break
+        at += 1
+    assert at > 2
+
+
+def test_told_often_is_told_once() -> None:
+    wakeup = Wakeup()
+    for _ in range(1000):
+        wakeup.tell()
+    assert wakeup.wait(20)
+    assert not wakeup.wait(0.001)
+
+
+def test_an_interrupt_where_a_put_wakes_housekeeping_costs_no_later_call(tmp_path: Path) -> None:
+    """A lock that it leaves held is met by every put that wakes it again, and by the close."""
+    at = 1
+    while True:
+        store = siltstone.open(tmp_path / f"{at}.silt", workers=0, shards=1, erase_block=64 * 1024)
+        group = store._core.shards.group  # type: ignore[union-attr]
+        usual, came = group._wake, []
+
+        def wake(usual: Callable[[], None] = usual, came: list[bool] = came, at: int = at) -> None:
+            if came:
+                usual()
+            else:
+                came.append(Interrupt(at).while_(usual))
+
+        group._wake = wake
+        put = 0
+        while not came:
+            store.put_many(*rows(range(put, put + 100)))
+            put += 100
+        more = range(put, put + 5000)
+        assert ends(lambda store=store, more=more: store.put_many(*rows(more)))  # type: ignore[misc]
+        assert ends(store.close)
+        with siltstone.open(tmp_path / f"{at}.silt", workers=0) as store:
+            assert_holds(store, range(put + 5000))
+        if not came[0]:
+            break
+        at += 1
+    assert at > 2
