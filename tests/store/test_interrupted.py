@@ -226,3 +226,22 @@ def test_a_close_that_is_cut_off_in_a_transfer_gives_the_volume_up(path, transfe
     with siltstone.open(path) as reopened:
         assert not reopened.info().clean
         assert_holds(reopened, range(100))
+
+
+@pytest.mark.parametrize("ending", ["close", "death"])
+def test_a_second_interrupt_while_a_flush_is_given_up_costs_the_next_one_nothing(
+    path, host, monkeypatch, ending
+):
+    create_settled(Medium(str(path)), host, shards=3)
+    store = open_settled(Medium(str(path)), host)
+    store.put_many(*rows(range(100)))
+    with monkeypatch.context() as patch:
+        patch.setattr(store._core.volume, "flush", interrupt)
+        patch.setattr(shard_module.Shard, "cancel_flush", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.flush()
+    store.put_many(*rows(range(100, 200)))
+    store.flush()
+    ended(store, ending)
+    with siltstone.open(path, plugins=host) as reopened:
+        assert_holds(reopened, range(200))

@@ -216,11 +216,11 @@ class SealedJournal:
     def begin_flush(self, *, note: bool = False) -> bool:
         """Write the tail's copy to the slot that does not hold the acknowledged one; False where nothing is new.
 
-        The caller flushes the medium next, then calls :meth:`end_flush`, or :meth:`fail` where that failed.
+        The caller flushes the medium next, then calls :meth:`end_flush`, or :meth:`fail` where that failed. One that
+        was begun before and did not end, as interrupts may leave it, counts for nothing.
         With `note` the tail is written although nothing is new, to put its `durable` on the medium.
         """
         self.check()
-        assert self._flushing is None, "two flushes of one journal at once"
         if self._noted if note else self.is_flushed:
             return False
         position = self.position
