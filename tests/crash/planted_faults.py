@@ -57,12 +57,14 @@ def the_idle_note_in_the_slot_of_the_end(plant: Plant) -> None:
 def a_batch_in_two_parts(plant: Plant) -> None:
     usual = SealedJournal.append_stream
 
-    def append_stream(self: Any, stream: Any) -> Any:
+    def append_stream(self: Any, stream: Any, **options: Any) -> Any:
         raw = bytes(stream)
         first = raw[0]
         if len(raw) == first:
-            return usual(self, stream)
-        pieces = [usual(self, np.frombuffer(piece, np.uint8)) for piece in (raw[:first], raw[first:])]
+            return usual(self, stream, **options)
+        pieces = [
+            usual(self, np.frombuffer(piece, np.uint8), **options) for piece in (raw[:first], raw[first:])
+        ]
         return np.concatenate(pieces)
 
     plant.setattr(SealedJournal, "append_stream", append_stream)
@@ -71,9 +73,9 @@ def a_batch_in_two_parts(plant: Plant) -> None:
 def a_batch_given_up_and_forgotten(plant: Plant) -> None:
     usual = SealedJournal.append_stream
 
-    def append_stream(self: Any, stream: Any) -> Any:
+    def append_stream(self: Any, stream: Any, **options: Any) -> Any:
         try:
-            return usual(self, stream)
+            return usual(self, stream, **options)
         except KeyboardInterrupt:
             self.given_up = False
             raise
