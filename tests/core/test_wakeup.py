@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dis
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from interrupts import Interrupt
 from store_records import assert_holds, rows
 
 import siltstone
@@ -16,42 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_INTERRUPTED_BEHIND = {"CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
+_INTERRUPTED_BEHIND = {"RESUME", "CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 
 
-class Interrupt:
-    """^C at the n-th place where the interpreter looks for one while `act` runs, in whatever it calls."""
+class Anywhere(Interrupt):
+    """^C wherever the interpreter looks for one, in whatever is called."""
 
-    def __init__(self, at: int) -> None:
-        self._left = at
-
-    def while_(self, act: Callable[[], object]) -> bool:
-        """Whether it came; a place behind the end of what `act` calls counts no more."""
-        before = sys.gettrace()
-        sys.settrace(self._enter)
-        try:
-            act()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-        return False
-
-    def _enter(self, frame: Any, _event: str, _argument: object) -> Any:
+    def trace(self, frame: Any, _event: str, _argument: object) -> Any:
         if frame.f_code is Interrupt.while_.__code__:
             return None
         names = {each.offset: each.opname for each in dis.get_instructions(frame.f_code)}
         frame.f_trace_opcodes = True
-        behind = ["RESUME"]
+        behind = "RESUME"
 
         def step(frame: Any, event: str, _argument: object) -> Any:
+            nonlocal behind
             if event == "opcode":
-                if behind[0] in _INTERRUPTED_BEHIND or behind[0] == "RESUME":
-                    self._left -= 1
-                    if self._left == 0:
-                        sys.settrace(None)
-                        raise KeyboardInterrupt
-                behind[0] = names.get(frame.f_lasti, "")
+                if behind in _INTERRUPTED_BEHIND:
+                    self.passes()
+                behind = names.get(frame.f_lasti, "")
             return step
 
         return step
@@ -68,7 +51,7 @@ def test_an_interrupt_while_something_is_told_leaves_nothing_locked() -> None:
     at = 1
     while True:
         wakeup = Wakeup()
-        came = Interrupt(at).while_(wakeup.tell)
+        came = Anywhere(at).while_(wakeup.tell)
         assert ends(wakeup.tell)
         assert wakeup.wait(20)
         assert not wakeup.wait(0)
@@ -98,7 +81,7 @@ def test_an_interrupt_where_a_put_wakes_housekeeping_costs_no_later_call(tmp_pat
             if came:
                 usual()
             else:
-                came.append(Interrupt(at).while_(usual))
+                came.append(Anywhere(at).while_(usual))
 
         group._wake = wake
         put = 0

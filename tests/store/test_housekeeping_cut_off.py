@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from interrupts import Interrupt
 from store_faults import Faults, at_call, failing, nothing
 from store_media import Medium, create_settled, freeze, open_settled
 from store_records import assert_holds, assert_lacks, hashes, rows
@@ -82,19 +82,14 @@ def finish(path, store, what):
         assert len(reopened) == 850
 
 
-class Interrupt:
-    """Raises ^C where the engine calls a function of its own for the time with this number."""
+class WhereTheEngineCalls(Interrupt):
+    """^C where the n-th function of the engine is entered, as the interpreter lets one in there."""
 
-    def __init__(self, number):
-        self.left = number
-
-    def __call__(self, frame, event, _argument):
+    def trace(self, frame, event, _argument):
         code = frame.f_code
         # Leaving a `with` block resumes its generator, which no ^C can come between.
         if event == "call" and ENGINE in code.co_filename and not code.co_flags & inspect.CO_GENERATOR:
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
+            self.passes()
 
 
 @pytest.mark.parametrize("what", WHAT)
@@ -103,16 +98,7 @@ def test_wherever_it_is_interrupted_nothing_is_lost(quick_folder, host, what):
     while True:
         path = quick_folder / f"{number}.silt"
         with store_to_tidy(path, host, Faults(), what) as store:
-            interrupt = Interrupt(number)
-            before = sys.gettrace()
-            sys.settrace(interrupt)
-            try:
-                act(store, what)
-                over = True
-            except KeyboardInterrupt:
-                over = False
-            finally:
-                sys.settrace(before)
+            over = not WhereTheEngineCalls(number).while_(lambda store=store: act(store, what))
             finish(path, store, what)
         path.unlink()
         if over:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import sys
 
 import pytest
+from interrupts import Interrupt
 from store_faults import Faults, at_call
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, rows
@@ -100,39 +100,21 @@ def test_after_a_roll_that_was_cut_off_at_its_begin_all_that_was_put_before_is_t
         assert len(reopened) == put + 5
 
 
-class Interrupt:
+class WhereItFlushesAndRolls(Interrupt):
     """^C where a function is entered, the n-th of those that flush and roll: there the interpreter lets it in."""
 
     FILES = tuple(module.__file__ for module in (sealed, shard_module, group, rolling))
 
-    def __init__(self, at):
-        self._left = at
-
-    def __call__(self, frame, event, _argument):
+    def trace(self, frame, event, _argument):
         if event == "call" and frame.f_code.co_filename in self.FILES:
-            self._left -= 1
-            if self._left == 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-
-    def while_(self, act):
-        """Whether it came while this was done."""
-        before = sys.gettrace()
-        sys.settrace(self)
-        try:
-            act()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-        return False
+            self.passes()
 
 
 def everywhere(open_full, act):
     """A full store for each place where `act` is interrupted."""
     for at in itertools.count(1):
         store, put = open_full()
-        if not Interrupt(at).while_(lambda store=store, put=put: act(store, put)):
+        if not WhereItFlushesAndRolls(at).while_(lambda store=store, put=put: act(store, put)):
             assert at > 20
             return
         yield store, put
