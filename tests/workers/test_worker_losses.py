@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_records import digest, info
@@ -16,8 +16,10 @@ from siltstone.errors import OutcomeUnknownError
 from siltstone_workers.host import ProcessHost
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from siltstone.errors import SiltstoneError
     from siltstone_workers.process import WorkerProcess
 
 
@@ -97,3 +99,27 @@ def test_no_put_is_lost_from_the_count_between_two_threads(
         assert counts["puts"] == 2
         store._core.shards._puts = 2
         store.flush()
+
+
+def test_what_one_thread_is_told_late_takes_back_nothing_that_another_was_told(tmp_path: Path) -> None:
+    """Whoever comes new would be told of it once more."""
+
+    class Losing:
+        """Loses more while it is asked, of which another thread is told before this one goes on."""
+
+        def __init__(self, meanwhile: Callable[[], object], losses: int) -> None:
+            self._meanwhile, self._losses = meanwhile, losses
+
+        @property
+        def losses(self) -> int:
+            self._meanwhile()
+            return self._losses
+
+        def loss(self) -> SiltstoneError:
+            return OutcomeUnknownError("lost")
+
+    with siltstone.open(tmp_path / "store.silt", workers=0) as store:
+        second: Any = Losing(lambda: None, 2)
+        first: Any = Losing(lambda: store._loss_since(second, 0), 1)
+        assert store._loss_since(first, 0) is not None
+        assert store.losses_told == 2
