@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dis
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from interrupts import Interrupt
+from interrupts import Anywhere, ends
 from store_records import assert_holds, rows
 
 import siltstone
@@ -15,36 +13,6 @@ from siltstone.threads import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-_INTERRUPTED_BEHIND = {"RESUME", "CALL", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
-
-
-class Anywhere(Interrupt):
-    """^C wherever the interpreter looks for one, in whatever is called."""
-
-    def trace(self, frame: Any, _event: str, _argument: object) -> Any:
-        if frame.f_code is Interrupt.while_.__code__:
-            return None
-        names = {each.offset: each.opname for each in dis.get_instructions(frame.f_code)}
-        frame.f_trace_opcodes = True
-        behind = "RESUME"
-
-        def step(frame: Any, event: str, _argument: object) -> Any:
-            nonlocal behind
-            if event == "opcode":
-                if behind in _INTERRUPTED_BEHIND:
-                    self.passes()
-                behind = names.get(frame.f_lasti, "")
-            return step
-
-        return step
-
-
-def ends(act: Callable[[], object]) -> bool:
-    thread = threading.Thread(target=act, daemon=True)
-    thread.start()
-    thread.join(timeout=20)
-    return not thread.is_alive()
 
 
 def test_an_interrupt_while_something_is_told_leaves_nothing_locked() -> None:

@@ -1,0 +1,39 @@
+"""An interrupt in a call of the core leaves no lock held that its other threads need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from interrupts import Anywhere, ends
+from store_records import assert_holds, info
+
+import siltstone
+from siltstone.errors import OutcomeUnknownError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("call", ["lost", "credit"])
+def test_an_interrupt_while_a_flush_or_an_answer_is_taken_in(tmp_path: Path, call: str) -> None:
+    with siltstone.open(tmp_path / "store.silt", workers=1) as store:
+        host: Any = store._core.shards  # type: ignore[union-attr]
+        process = host._keepers[0].process
+
+        def act() -> None:
+            if call == "lost":
+                host.lost(OutcomeUnknownError("lost"))
+            else:
+                process.give_credit(0)
+
+        at = 1
+        while Anywhere(at).while_(act):
+            assert ends(act)
+            at += 1
+        assert at > 2
+        with pytest.raises(OutcomeUnknownError) if call == "lost" else pytest.MonkeyPatch.context():
+            store.flush()
+        store.put(info(1))
+        store.flush()
+        assert_holds(store, [1])
