@@ -8,7 +8,8 @@ from filling_store import MIB
 from store_faults import failing, input_output_error, nothing
 from store_records import assert_holds
 
-from siltstone.errors import MediumError, PoisonedError
+from siltstone.errors import DiskFullError, MediumError, PoisonedError
+from siltstone.format.superblock import ACTIVE, EMPTY, KIND_JOURNAL
 from siltstone.journal.sealed import SealedJournal
 from siltstone.shard.rolling import close_active
 from siltstone.shard.spares import make_spares
@@ -26,8 +27,9 @@ def test_shards_that_fill_alike_roll_with_one_superblock_write(filling):
     # Whoever puts waits for none of it.
     assert filling.writes_and_flushes(lambda: filling.put(batches=4)) == (0, 0)
     assert all(rolled(before, filling.journals()))
-    # One flush for the journals, two for the superblock.
-    assert filling.writes_and_flushes(filling.group.tick) == (1, 3)
+    # One flush for the journals, two for the superblock, which also has the next ones, and one for those.
+    assert filling.writes_and_flushes(filling.group.tick) == (1, 4)
+    assert all(shard.spare is not None and not shard.turned for shard in filling.shards)
     assert filling.writes_and_flushes(filling.group.tick) == (0, 0)
     filling.store.flush()
     with filling.reopened() as store:
@@ -134,6 +136,56 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
     with pytest.raises(PoisonedError):
         filling.store.flush()
     assert_all_are_told(filling, count)
+
+
+def test_where_space_is_short_rolls_are_complete_without_the_journals_behind_them(filling, faults):
+    filling.fill()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    filling.put(batches=4)
+    assert all(shard.turned for shard in filling.shards)
+    tries = []
+
+    def grow(_inner, size):
+        tries.append(size)
+        raise DiskFullError("no space", url="faulty", needed=size)
+
+    faults.grow = grow
+    # One write of the superblock: the one that found no space wrote nothing.
+    assert filling.writes_and_flushes(filling.group.tick) == (1, 3)
+    assert len(tries) == 1
+    assert all(shard.spare is None and not shard.turned for shard in filling.shards)
+    faults.grow = nothing
+    filling.put_until_next_are_wanted()
+    filling.group.tick()
+    assert all(shard.spare is not None for shard in filling.shards)
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def test_next_journals_that_cannot_be_made_ready_are_given_back_and_the_rolls_are_complete(filling, faults):
+    filling.fill()
+    filling.put(batches=4)
+    known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
+    failed = []
+
+    def fail(_inner, offset, _data):
+        if offset >= MIB and not any(extent.offset <= offset < extent.stop for extent in known):
+            failed.append(offset)
+            raise input_output_error("write", offset)
+
+    faults.write = fail
+    filling.group.tick()
+    assert failed
+    faults.write = nothing
+    assert all(shard.spare is None and not shard.turned for shard in filling.shards)
+    after = filling.group.volume.superblock
+    assert not [extent for extent in after.extents if extent.state == EMPTY and extent.kind == KIND_JOURNAL]
+    filling.put(batches=4)
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
 
 
 def turn(filling, shard):

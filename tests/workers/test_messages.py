@@ -162,6 +162,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], list[Any]]] = {
                 PublishCheckpoints(((1, 5),)),
                 Reserve(1),
                 Roll((Rolled(1, 2, End(3, 4, None, 5), 6),)),
+                Roll((Rolled(1, 2, End(3, 4, None, 5), 6),), ((1, 65536),)),
                 Settle((Settled(1, 2, 3, End(4, 5, 0, 6), False),)),
             )
         ],
@@ -238,6 +239,7 @@ def test_a_change_that_no_shard_makes_breaks_a_rule(name: Any) -> None:
         TakeCheckpoints(((1, 65536), (1, 65536))),
         PublishCheckpoints(((1, 5), (1, 6))),
         Roll((Rolled(1, 2, End(3, 4, None, 5), 6), Rolled(1, 6, End(3, 4, None, 5), 7))),
+        Roll((Rolled(1, 2, End(3, 4, None, 5), 6),), ((2, 65536), (2, 65536))),
     ],
     ids=lambda change: type(change).__name__,
 )

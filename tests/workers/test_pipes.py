@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,33 @@ def test_messages_of_every_size_come_through_in_order(size: int) -> None:
             assert bytes(message.bulk) == pattern(length)
             assert both.receiver.receive() == ([10, number], None)
         task.result()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 256 * KIB), st.integers(0, 12), st.booleans()), min_size=12, max_size=24
+    )
+)
+def test_bulk_stays_as_it_is_for_as_long_as_somebody_has_it(messages: list[tuple[int, int, bool]]) -> None:
+    """Also a part of it, or an array over it: what comes later lies elsewhere."""
+    held: dict[int, tuple[object, bytes]] = {}
+    with ends(1024 * KIB) as both:
+        for number, (length, dropped, as_array) in enumerate(messages):
+            bulk = bytes([number]) * length
+            task = Task(lambda number=number, bulk=bulk: both.sender.send([9, number], bulk))
+            message = both.receiver.receive()
+            task.result()
+            assert message is not None
+            assert message.bulk is not None
+            part = message.bulk[length // 2 :]
+            held[number] = (
+                np.frombuffer(part, np.uint8) if as_array and length else part,
+                bulk[length // 2 :],
+            )
+            del message, part
+            held.pop(dropped, None)
+            for kept, expected in held.values():
+                assert bytes(kept) == expected  # type: ignore[call-overload]
 
 
 def test_a_pipe_is_made_as_large_as_may_be_and_inherited_by_nobody() -> None:

@@ -155,6 +155,7 @@ def test_a_shard_cannot_say_that_anothers_journal_is_its_own() -> None:
     # Nor name the other shard without being seen to.
     assert Give(1, 8).shards(VOLUME) == {1}
     assert Roll((Rolled(1, 7, END, 8),)).shards(VOLUME) == {1}
+    assert Roll((Rolled(0, 2, END, 3),), ((1, 1),)).shards(VOLUME) == {0, 1}
     assert (
         TakeEmpty(1, 1, False).shards(VOLUME)
         == TakeNext(((1, 1),)).shards(VOLUME)
@@ -246,6 +247,13 @@ def test_a_roll_closes_the_old_and_lets_the_fresh_take_the_writes() -> None:
     assert changed(Roll((Rolled(0, None, None, None),))) == VOLUME
     gone = changed(Roll((Rolled(0, 2, END, None),)))
     assert changed(Roll((Rolled(0, None, None, 3),)), gone).extent(3) == active
+
+
+def test_a_roll_takes_journals_as_if_they_were_taken_behind_it() -> None:
+    rolled, wanted = (Rolled(0, 2, END, 3),), ((0, 65536), (1, 3 * 65536))
+    # One write of the superblock, not two.
+    behind = changed(TakeNext(wanted), changed(Roll(rolled)))
+    assert differences(changed(Roll(rolled, wanted))) == differences(behind)
 
 
 @pytest.mark.parametrize("dropped", [False, True])

@@ -39,7 +39,7 @@ def change_to_wire(change: ShardChange) -> list[Any]:
     if isinstance(change, changes.Settle):
         fields = [_fields_of(change.settled)]
     elif isinstance(change, changes.Roll):
-        fields = [_fields_of(change.rolled)]
+        fields[0] = _fields_of(change.rolled)
     elif isinstance(change, changes.Pack | changes.Incarnate):
         fields[1:3] = [list(change.sources), [[one.extent, one.end] for one in change.packed]]
         if isinstance(change, changes.Incarnate):
@@ -69,13 +69,10 @@ def _change(value: Any) -> ShardChange:
         checkpoint_changes.GiveCheckpoints,
     ):
         each = values.listed(items[0]) if kind is checkpoint_changes.GiveCheckpoints else _once_each(items[0])
-        pairs = [values.listed(pair, 2) for pair in each]
-        of_pairs: ShardChange = kind(
-            tuple((values.count(shard), values.count(number)) for shard, number in pairs)
-        )
+        of_pairs: ShardChange = kind(_pairs(each))
         return of_pairs
     if kind is changes.Roll:
-        return changes.Roll(tuple(map(_rolled, _once_each(items[0]))))
+        return changes.Roll(tuple(map(_rolled, _once_each(items[0]))), _pairs(_once_each(items[1])))
     if kind is changes.Pack:
         shard, sources, packed = items
         return changes.Pack(values.count(shard), _counts(sources), _packed(packed))
@@ -104,6 +101,12 @@ def _once_each(value: Any) -> list[Any]:
     if len(set(shards)) != len(shards):
         raise ValueError("a shard is there twice")
     return values.listed(value)
+
+
+def _pairs(each: list[Any]) -> tuple[tuple[int, int], ...]:
+    """Shards, each with a number."""
+    pairs = [values.listed(pair, 2) for pair in each]
+    return tuple((values.count(shard), values.count(number)) for shard, number in pairs)
 
 
 def _counts(value: Any) -> tuple[int, ...]:

@@ -113,15 +113,15 @@ cdef object whole(object body):
 
 
 cdef tuple decode(object owner, const uint8_t *data, Py_ssize_t size):
-    """The message and the bulk in a whole body, that lies in all of `owner`; the bulk is a view of it."""
+    """The message and the bulk in a whole body, the first `size` bytes of `owner`; the bulk is a view of it."""
     cdef Py_ssize_t end = value_end(data, min(size, <Py_ssize_t>MESSAGE_MAX)), length
     if end == DEEP:
         raise too_deep()
     if end < 0:
         # It says itself what is wrong.
-        unpack_message(memoryview(owner)[:MESSAGE_MAX])
+        unpack_message(memoryview(owner)[: min(size, MESSAGE_MAX)])
         raise ProtocolError("a message without an end", rule="message", value=None)
-    message = unpack_message(owner if end == size else memoryview(owner)[:end])
+    message = unpack_message(memoryview(owner)[:end])
     if type(message) is not list or not message or type((<list>message)[0]) is not int:
         raise ProtocolError(
             f"a message must be a list that starts with its kind, not {message!r:.80}", rule="message", value=None)
@@ -137,7 +137,7 @@ cdef tuple decode(object owner, const uint8_t *data, Py_ssize_t size):
         raise ProtocolError(
             f"bulk of {number_at(data + end + 1, 4)} bytes in a frame that holds {length} of it",
             rule="bulk", value=number_at(data + end + 1, 4))
-    return message, memoryview(owner)[end + BULK_HEAD_SIZE :]
+    return message, memoryview(owner)[end + BULK_HEAD_SIZE : size]
 
 
 def decode_body(body not None):
@@ -158,7 +158,7 @@ cdef class Assembler:
         return self.take_from(body, &data[0], data.shape[0])
 
     cdef object take_from(self, object owner, const uint8_t *data, Py_ssize_t size):
-        """As :meth:`take` for a body that lies in all of `owner`."""
+        """As :meth:`take` for a body that is the first `size` bytes of `owner`."""
         message, bulk = taken = decode(owner, data, size)
         cdef int kind = (<list>message)[0]
         if kind == DROP:

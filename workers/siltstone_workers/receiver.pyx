@@ -11,6 +11,7 @@ from siltstone_workers.pipes import ChannelClosedError, Message, frame_limit, wi
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.ref cimport Py_REFCNT
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memmove
@@ -24,6 +25,7 @@ cdef extern from "unistd.h" nogil:
 cdef enum:
     BUFFER_SIZE = 64 * 1024
     PREFIX = 4
+    KEPT_MAX = 4                # buffers for long bodies: as many as a pipe holds
 
 assert PREFIX == _PREFIX_SIZE
 
@@ -41,11 +43,14 @@ cdef class Receiver:
     #: what was read and is not taken yet: from `start` to `fill` of the buffer
     cdef uint8_t buffer[BUFFER_SIZE]
     cdef Py_ssize_t start, fill
-    #: a body that does not fit the buffer, and how much of it is there
+    #: a body that does not fit the buffer, how long it is, and how much of it is there
     cdef bytearray long_body
-    cdef Py_ssize_t long_fill
-    #: a whole body that is being taken apart
+    cdef Py_ssize_t long_size, long_fill
+    #: what long bodies lay in: memory that is taken anew costs as much as what is read to it
+    cdef list kept
+    #: a whole body that is being taken apart, and its size: it lies at the start of it
     cdef object body
+    cdef Py_ssize_t body_size
     cdef Assembler assembler
     cdef bint is_open
 
@@ -55,6 +60,7 @@ cdef class Receiver:
         self.window = window_of(reading)
         os.set_blocking(reading, False)
         self.assembler = Assembler()
+        self.kept = []
         self.is_open = True
 
     def receive(self, timeout=None, *, double awake=0.0):
@@ -66,7 +72,6 @@ cdef class Receiver:
         # Not asked for where it is not needed: that nothing may be waited for is the rule.
         cdef double end = now() + seconds if seconds > 0 else 0.0
         cdef uint8_t *at
-        cdef Py_ssize_t size
         if not self.is_open:
             raise ChannelClosedError("it is closed")
         while True:
@@ -76,10 +81,10 @@ cdef class Receiver:
             if self.body is None:
                 return None
             if type(self.body) is bytes:
-                at, size = <uint8_t *>PyBytes_AS_STRING(self.body), len(<bytes>self.body)
+                at = <uint8_t *>PyBytes_AS_STRING(self.body)
             else:
-                at, size = <uint8_t *>PyByteArray_AS_STRING(self.body), len(<bytearray>self.body)
-            taken = self.assembler.take_from(self.body, at, size)
+                at = <uint8_t *>PyByteArray_AS_STRING(self.body)
+            taken = self.assembler.take_from(self.body, at, self.body_size)
             self.body = None
             if taken is not None:
                 return Message(*taken)
@@ -100,8 +105,22 @@ cdef class Receiver:
         cdef uint8_t *at = &self.buffer[self.start]
         return (<Py_ssize_t>at[0] << 24) | (at[1] << 16) | (at[2] << 8) | at[3]
 
+    cdef bytearray long_buffer(self, Py_ssize_t length):
+        """A bytearray of at least so many bytes that nobody else has."""
+        cdef bytearray buffer
+        for buffer in self.kept:
+            # The list has it, and this loop: no view of an earlier body is left.
+            if Py_REFCNT(buffer) == 2:
+                return buffer
+        if len(self.kept) == KEPT_MAX:
+            return PyByteArray_FromStringAndSize(NULL, length)
+        buffer = PyByteArray_FromStringAndSize(NULL, self.limit)
+        self.kept.append(buffer)
+        return buffer
+
     cdef object next_body(self, double seconds, double end, double awake):
-        """The next body, as bytes or a bytearray of its own; None, with nothing lost, where the time was too short."""
+        """The next body, in bytes or a bytearray that nobody else has, its size in `body_size`; None, with nothing lost,
+        where the time was too short."""
         cdef Py_ssize_t length, have
         if self.long_body is None:
             while self.fill - self.start < PREFIX:
@@ -117,12 +136,13 @@ cdef class Receiver:
             if have >= length:
                 body = PyBytes_FromStringAndSize(<char *>&self.buffer[self.start + PREFIX], length)
                 self.start += PREFIX + length
+                self.body_size = length
                 return body
             # A long one: what is here is copied, the rest is read to where it stays.
-            self.long_body, self.long_fill = PyByteArray_FromStringAndSize(NULL, length), have
+            self.long_body, self.long_size, self.long_fill = self.long_buffer(length), length, have
             memcpy(PyByteArray_AS_STRING(self.long_body), &self.buffer[self.start + PREFIX], have)
             self.start = self.fill = 0
-        length = len(self.long_body)
+        length = self.long_size
         while self.long_fill < length:
             have = self.read_to(
                 <uint8_t *>PyByteArray_AS_STRING(self.long_body) + self.long_fill,
@@ -135,6 +155,7 @@ cdef class Receiver:
                     rule="whole frames", value=length - self.long_fill)
             self.long_fill += have
         body, self.long_body = self.long_body, None
+        self.body_size = length
         return body
 
     cdef bint read_some(self, double seconds, double end, double awake) except -1:

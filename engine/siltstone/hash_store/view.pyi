@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from numpy import bool_, uint8
@@ -25,7 +25,15 @@ class HashStoreView:
     offset: int
     memory_bytes: int
     def __init__(
-        self, data: Bytes, key: SealKey, types: KeyTypes, secret: Bytes, *, extent: int = 0, offset: int = 0
+        self,
+        data: Bytes,
+        key: SealKey,
+        types: KeyTypes,
+        secret: Bytes,
+        *,
+        extent: int = 0,
+        offset: int = 0,
+        expect: Callable[[int, int], None] | None = None,
     ) -> None: ...
     def over(self, data: Bytes) -> HashStoreView: ...
     @property

@@ -145,13 +145,14 @@ cdef class HashStoreView:
     :param secret: of their hashes [16 bytes], as the builder had it
     :param extent: its id, for errors
     :param offset: of the extent in the volume [bytes], for errors
+    :param expect: told which bytes of `data` are going to be read one after another, (first, number of them)
     """
 
     def __cinit__(self):
         self.private = NULL
 
     def __init__(self, const uint8_t[::1] data not None, SealKey key not None, KeyTypes types not None,
-                 const uint8_t[::1] secret not None, *, extent=0, offset=0):
+                 const uint8_t[::1] secret not None, *, extent=0, offset=0, expect=None):
         cdef uint8_t page[4096]
         if secret.shape[0] != 16:
             raise ValueError(f"a secret of {secret.shape[0]} bytes: must be 16")
@@ -175,6 +176,8 @@ cdef class HashStoreView:
                 PyBytes_FromStringAndSize(<const char *>page, HEADER_SIZE), data.shape[0] // PAGE)
         except ValueError as error:
             raise self.damage(0, str(error)) from error
+        if expect is not None:
+            expect(self.header.first_filter_page * PAGE, (self.header.fence_pages + self.header.filter_pages) * PAGE)
         self.take_private()
         self.check_fences()
 

@@ -16,6 +16,9 @@ cdef extern from "sys/mman.h" nogil:
 
 cdef extern from * nogil:
     """
+    #ifndef MADV_POPULATE_WRITE /* of Linux 5.14 */
+    #define MADV_POPULATE_WRITE 23
+    #endif
     #define lowest_bit(bits) __builtin_ctz(bits)
     static inline unsigned free_lanes(const uint64_t *slots) {
         return (slots[0] == 0) | (slots[1] == 0) << 1 | (slots[2] == 0) << 2 | (slots[3] == 0) << 3;
@@ -24,6 +27,7 @@ cdef extern from * nogil:
         return (0x4332322132212110u >> (4 * bits)) & 7;
     }
     """
+    int MADV_POPULATE_WRITE
     unsigned int lowest_bit(unsigned int bits)
     unsigned int free_lanes(const uint64_t *slots)
     unsigned int popcount(unsigned int bits)
@@ -180,9 +184,14 @@ cdef inline bint rebuild(Table *table, uint64_t number, uint64_t buckets) noexce
     return True
 
 
+cdef inline size_t pages_of(uint64_t buckets) noexcept nogil:
+    """Bytes of the pages that so many buckets take."""
+    return (buckets * (BUCKET * 8) + 4095) // 4096 * 4096
+
+
 cdef inline void release(Table *table, uint64_t number, uint64_t window, uint64_t buckets, bint shared) noexcept nogil:
     """Give a window's pages back; a reader that is still in it reads zeros, and looks again."""
-    cdef size_t size = (buckets * (BUCKET * 8) + 4095) // 4096 * 4096
+    cdef size_t size = pages_of(buckets)
     if madvise(bucket(table, number, window, 0), size, MADV_REMOVE if shared else MADV_DONTNEED):
         memset(bucket(table, number, window, 0), 0, size)  # it must be empty when it is used again
 
@@ -191,6 +200,8 @@ cdef inline bint resize(Table *table, uint64_t number, uint64_t buckets, bint sh
     """Rebuild a segment with so many buckets; False where its slots do not fit."""
     cdef Segment *segment = &table.segments[number]
     cdef uint64_t old = segment.buckets, window = segment.window
+    # A hint: a page that is touched, first to be read and then to be written, costs as much as filling it.
+    madvise(bucket(table, number, 1 - window, 0), pages_of(buckets), MADV_POPULATE_WRITE)
     if not rebuild(table, number, buckets):
         release(table, number, 1 - window, buckets, shared)
         return False

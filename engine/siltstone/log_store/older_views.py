@@ -11,7 +11,7 @@ from siltstone.hash_store.view import HashStoreView
 from siltstone.volume.mapping import Mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from siltstone.format.superblock import Extent
     from siltstone.index.types import KeyTypes
@@ -95,13 +95,18 @@ class OlderViews:
         data = self._backend.map(offset, length)
         if data is None:
             return self._whole(one)
-        view = self._view(one, data)
-        if isinstance(data.obj, Mapping):
-            # The filter was read in one go; from now on each hit wants one page.
-            data.obj.expect_random_reads()
+        mapping = data.obj
+        if not isinstance(mapping, Mapping):
+            return self._view(one, data)
+        # The header is one page, and so is what a hit wants; only fences and filter are read in one go.
+        mapping.expect_random_reads()
+        view = self._view(one, data, mapping.expect_reads_of)
+        mapping.expect_random_reads()
         return view
 
-    def _view(self, one: Place, data: memoryview) -> HashStoreView:
+    def _view(
+        self, one: Place, data: memoryview, expect: Callable[[int, int], None] | None = None
+    ) -> HashStoreView:
         number, generation, offset, _length = one
         key = journal_key(self._uuid, number, generation)
-        return HashStoreView(data, key, self._types, self._uuid, extent=number, offset=offset)
+        return HashStoreView(data, key, self._types, self._uuid, extent=number, offset=offset, expect=expect)

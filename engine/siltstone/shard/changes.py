@@ -147,9 +147,10 @@ class Rolled:
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """Close active journals, and let the next ones take the writes."""
+    """Close active journals, and let the next ones take the writes; then take those behind them, as `TakeNext` does."""
 
     rolled: tuple[Rolled, ...]
+    wanted: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, superblock: Superblock) -> Superblock:
         for one in self.rolled:
@@ -161,11 +162,11 @@ class Roll:
                 extent = space.owned(superblock, one.shard, one.fresh, EMPTY)
                 changed.append(replace(extent, state=ACTIVE, order=space.next_order(superblock, one.shard)))
             superblock = superblock.with_extents(*changed)
-        return superblock
+        return TakeNext(self.wanted)(superblock)
 
-    def shards(self, _superblock: Superblock) -> set[int]:
+    def shards(self, superblock: Superblock) -> set[int]:
         """The shards that it is about."""
-        return {one.shard for one in self.rolled}
+        return {one.shard for one in self.rolled} | TakeNext(self.wanted).shards(superblock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from siltstone.shard.checkpoint import snapshot_of, write_checkpoints
 from siltstone.shard.figures import ShardFigures
 from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.merging import OnFull
-from siltstone.shard.rolling import complete, roll
+from siltstone.shard.rolling import complete, complete_onward, roll
 from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
 from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep
 
@@ -169,9 +169,9 @@ class ShardGroup:
                 self._wake()
                 return
 
-    def _complete_rolls(self) -> None:
+    def _complete_rolls(self, by: Callable[[Sequence[Shard]], None] = complete) -> None:
         with self._flush_lock:
-            complete(list(self.shards.values()))
+            by(list(self.shards.values()))
 
     # ---- flushing
 
@@ -241,7 +241,7 @@ class ShardGroup:
         now = self.volume.ports.clock()
         shards = list(self.shards.values())
         if any(shard.turned for shard in shards):
-            self._attempts.attempt("roll", -1, now, self._complete_rolls)
+            self._attempts.attempt("roll", -1, now, partial(self._complete_rolls, complete_onward))
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
             self._attempts.attempt("note", -1, now, lambda: self._flush_some(idle, note=True))

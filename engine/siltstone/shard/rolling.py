@@ -16,14 +16,15 @@ from siltstone.format.kernels import measure_stream
 from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.changes import Roll, Rolled
 from siltstone.shard.locking import TOGETHER_MAX, holding
-from siltstone.shard.spares import make_spare
+from siltstone.shard.spares import make_ready, make_spare, sizes_of_next
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from siltstone.format.superblock import Superblock
     from siltstone.journal.sealed import SealedJournal
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
@@ -187,15 +188,46 @@ def complete(shards: Sequence[Shard]) -> None:
     The caller holds the group's flush lock; shards take entries meanwhile. A flush that fails poisons what it was to
     cover, and what came after that. Where the superblock could not be written the next call tries again.
     """
+    turned = _turned(shards)
+    if turned:
+        _complete(turned, {})
+
+
+def complete_onward(shards: Sequence[Shard]) -> None:
+    """As :func:`complete`, and make the journals behind those ready, where there is space, without a superblock write
+    of their own.
+
+    For whoever is not waited for. What stops the second leaves the first done.
+    """
+    turned = _turned(shards)
+    if turned:
+        onward = [shard for shard in turned if shard.journal is not None][:TOGETHER_MAX]
+        holding([shard.spare_lock for shard in onward], lambda: _complete_onward_held(turned, onward))
+
+
+def _complete_onward_held(turned: Sequence[Shard], onward: Sequence[Shard]) -> None:
+    wanted = sizes_of_next(onward)
+    superblock = _complete(turned, wanted)
+    if superblock is not None:
+        make_ready([shard for shard in onward if shard.number in wanted], superblock)
+
+
+def _turned(shards: Sequence[Shard]) -> list[Shard]:
+    """Those that have rolled, in order, and whose rolls can be completed."""
     turned = [shard for shard in shards if shard.turned and not shard.roll_has_failed]
-    if not turned:
-        return
+    return sorted(turned, key=lambda shard: shard.number)
+
+
+def _complete(turned: Sequence[Shard], wanted: Mapping[int, int]) -> Superblock | None:
+    """Complete what some shards have rolled from; the superblock with which they took journals of the `wanted` sizes,
+    or None where they did not."""
     volume = turned[0].volume
+    taken: Superblock | None = None
     try:
         _flush_closing(turned)
         rolled = tuple(_rolled(shard) for shard in turned if not _is_known(volume, shard))
         if rolled:
-            volume.publish(Roll(rolled))
+            taken = _publish(volume, rolled, wanted)
     except SiltstoneError:
         cause = volume.poisoned
         if cause is not None:
@@ -207,6 +239,20 @@ def complete(shards: Sequence[Shard]) -> None:
         with shard.lock:
             shard.closing = None
             shard.turned = False
+    return taken
+
+
+def _publish(volume: ShardVolume, rolled: tuple[Rolled, ...], wanted: Mapping[int, int]) -> Superblock | None:
+    """Let the superblock say who rolled, and who takes a next journal: all of those or none; None where none."""
+    if wanted:
+        try:
+            return volume.publish(Roll(rolled, tuple(wanted.items())), optional=True)
+        except DiskFullError:
+            # Of both it is the roll that somebody will wait for.
+            if volume.poisoned is not None:
+                raise
+    volume.publish(Roll(rolled))
+    return None
 
 
 def _flush_closing(turned: Sequence[Shard]) -> None:

@@ -36,13 +36,18 @@ def part_size(superblock: Superblock, number: int) -> int:
     return max(_ERASE_BLOCKS_MIN * block, round_to_erase_blocks(size, block))
 
 
-def next_size(superblock: Superblock, store: LogStore, journal: SealedJournal) -> int:
+def next_size(
+    superblock: Superblock, store: LogStore, journal: SealedJournal, before: SealedJournal | None = None
+) -> int:
     """Bytes that the journal behind `journal`, the active one of the shard with this log store, should have.
 
     Twice as many, but no more than what is alive in the shard's journals takes, so that what is overwritten or deleted
     for ever does not make it large; and a small part of what the shard uses.
+
+    :param before: the one that was the active one until now, where the superblock does not know yet that it is not
     """
     number = journal.extent.shard
+    active = before or journal
     alive = used = entries = 0
     for extent in superblock.journals(number):
         tally = store.tally(extent)
@@ -50,7 +55,7 @@ def next_size(superblock: Superblock, store: LogStore, journal: SealedJournal) -
             alive += tally.named + tally.keyless
             entries += tally.entries
             end = extent.end.cluster if extent.end else 0
-            used += (1 + (journal.writer.index if extent.id == journal.extent.id else end)) * CLUSTER_SIZE
+            used += (1 + (active.writer.index if extent.id == active.extent.id else end)) * CLUSTER_SIZE
     wanted = used * alive // max(1, entries)
     part = (used + sum(each.length for each in superblock.hash_stores(number))) // _PARTS
     return min(2 * journal.extent.length, _power_of_two(wanted), _power_of_two(part + 1) // 2, _SIZE_MAX)

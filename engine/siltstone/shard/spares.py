@@ -14,9 +14,9 @@ from siltstone.shard.sizing import next_size
 from siltstone.volume.allocator import reserves_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from siltstone.format.superblock import Extent
+    from siltstone.format.superblock import Extent, Superblock
     from siltstone.shard.shard import Shard
 
 
@@ -52,14 +52,22 @@ def make_spares(shards: Sequence[Shard]) -> None:
 
 
 def _make_held(shards: Sequence[Shard]) -> None:
-    wanting = [shard for shard in shards if shard.spare is None and shard.store.has_room_for_journal()]
-    if not wanting:
-        return
-    volume = wanting[0].volume
-    superblock = volume.publish(
-        TakeNext(tuple((shard.number, _best_size(shard)) for shard in wanting)), optional=True
-    )
-    _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanting})
+    wanted = sizes_of_next(shards)
+    if wanted:
+        superblock = shards[0].volume.publish(TakeNext(tuple(wanted.items())), optional=True)
+        make_ready([shard for shard in shards if shard.number in wanted], superblock)
+
+
+def sizes_of_next(shards: Iterable[Shard]) -> dict[int, int]:
+    """For each of some shards that can have a next journal and has none ready, by number, its best size [bytes].
+
+    The caller holds their spare locks until they are ready.
+    """
+    return {
+        shard.number: _best_size(shard)
+        for shard in shards
+        if shard.spare is None and shard.store.has_room_for_journal()
+    }
 
 
 def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False, kept: bool = False) -> None:
@@ -90,7 +98,7 @@ def _best_size(shard: Shard) -> int:
     least = space.first_size(shard.volume.superblock.erase_block)
     if shard.journal is None:
         return least
-    return max(least, next_size(shard.volume.superblock, shard.store, shard.journal))
+    return max(least, next_size(shard.volume.superblock, shard.store, shard.journal, shard.closing))
 
 
 def _take_next(shard: Shard, clusters: int, *, reserve: bool, kept: bool) -> Extent:
@@ -121,6 +129,11 @@ def _take_next(shard: Shard, clusters: int, *, reserve: bool, kept: bool) -> Ext
             size = max(size // 2, least)
         else:
             return space.taken_by(superblock, shard.number)
+
+
+def make_ready(shards: Sequence[Shard], superblock: Superblock) -> None:
+    """Make the journals ready that some shards took with the write of this superblock; given back where that fails."""
+    _make_ready({shard: space.taken_by(superblock, shard.number) for shard in shards})
 
 
 def _make_ready(extents: Mapping[Shard, Extent]) -> None:

@@ -16,8 +16,10 @@ cdef extern from "sys/mman.h" nogil:
     int PROT_READ
     int PROT_WRITE
     int MADV_NOHUGEPAGE
+    int MADV_NORMAL
     int MADV_RANDOM
     int MADV_REMOVE
+    int MADV_WILLNEED
     int MAP_SHARED
     void *MAP_FAILED
 
@@ -53,6 +55,15 @@ cdef class Mapping:
     def expect_random_reads(self):
         """Let a page that is touched come alone, not with its neighbours; a hint."""
         madvise(self.address, self.length, MADV_RANDOM)
+
+    def expect_reads_of(self, Py_ssize_t start, Py_ssize_t length):
+        """Let all of a part come at once, before it is touched; a hint, until :meth:`expect_random_reads`.
+
+        `start` is a multiple of the page size.
+        """
+        if 0 <= start < self.length and 0 < length <= self.length - start:
+            madvise(<char *>self.address + start, length, MADV_NORMAL)
+            madvise(<char *>self.address + start, length, MADV_WILLNEED)
 
     def give_back(self):
         """Free the memory behind a writable map of shared memory: it reads as zeros then, for everybody."""
