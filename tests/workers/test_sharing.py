@@ -152,3 +152,22 @@ def test_a_forked_child_keeps_no_name_that_the_next_core_needs(tmp_path: Path) -
         store.close()
         with filled(path), siltstone.open(path, read_only=True) as reader:
             assert_holds(reader, range(100))
+
+
+def test_whoever_tells_of_a_change_when_readers_were_let_go_writes_nowhere(tmp_path: Path) -> None:
+    """The thread may end between any two steps of those who wake it, and others get its descriptors' numbers."""
+    with filled(tmp_path / "store.silt") as store:
+        shares = store._core.shards._sharing
+        # As where it had just been woken by another change.
+        shares._over = True
+        shares.changed()
+        shares._thread.join()
+        others = [os.pipe() for _ in range(8)]
+        shares.changed()
+        store.close()
+        others += [os.pipe() for _ in range(8)]
+        shares.changed()
+        for reading, writing in others:
+            os.close(writing)
+            assert os.read(reading, 1) == b""
+            os.close(reading)

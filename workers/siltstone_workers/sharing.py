@@ -103,7 +103,10 @@ class Sharing:
                 raise
         except OSError as error:
             raise WorkerError(f"readers cannot be let in: {error.strerror}", cause=str(error)) from error
-        self._wake_reading, self._wake_writing = map(above_standard, ends)
+        self._wake_reading: int = above_standard(ends[0])
+        self._wake_writing: int | None = above_standard(ends[1])
+        #: held while something is written to the pipe that wakes the thread, and while that is closed
+        self._waking = threading.Lock()
         self._readers: set[socket.socket] = set()
         self._rests_until = 0.0
         self._over = False
@@ -125,18 +128,30 @@ class Sharing:
             start_thread(self._thread)
         except SiltstoneError:
             self._let_go()
+            self._end_waking()
             raise
 
     def changed(self) -> None:
-        """Tell all readers what is true now."""
-        with suppress(BlockingIOError):
-            os.write(self._wake_writing, b"\0")
+        """Tell all readers what is true now; nobody any more once it is closed."""
+        with self._waking, suppress(BlockingIOError):
+            if self._wake_writing is not None:
+                os.write(self._wake_writing, b"\0")
 
     def close(self) -> None:
         """Let go of all readers, and end."""
         self._over = True
         self.changed()
         self._thread.join()
+        self._end_waking()
+
+    def _end_waking(self) -> None:
+        """Close the pipe that wakes the thread, which has ended: whoever else has something to tell tells nobody."""
+        with self._waking:
+            reading, writing = self._wake_reading, self._wake_writing
+            self._wake_writing = None
+            if writing is not None:
+                os.close(reading)
+                os.close(writing)
 
     def leave_to_parent(self) -> None:
         """Give up name and connections in a forked child: they would outlive the parent, and nobody answers here."""
@@ -164,8 +179,6 @@ class Sharing:
         for reader in self._readers:
             reader.close()
         self._listening.close()
-        os.close(self._wake_reading)
-        os.close(self._wake_writing)
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         """Let readers in from here on."""
