@@ -60,13 +60,13 @@ def test_a_sealed_entry_fits_where_the_rule_says():
 
 def test_a_single_append_agrees_with_the_rule():
     # It has a path of its own through the kernel, without staging.
-    payloads = {size: bytes(size - 2) for size in SIZES}
+    entries = {size: bytes((size, 0x10)) + bytes(size - 2) for size in SIZES}
     for offset in SEALED_OFFSETS:
         tail = entries_filling(offset)
         fitting = SEALED_FITS[offset].tolist()
-        for size, payload in payloads.items():
+        for size, one in entries.items():
             writer = ClusterWriter(KEY, 1, tail, 9, 0, (0, 0))
-            found = writer.append(0x10, payload)
+            found = writer.append(one)
             assert found == ((9 + 2) * CLUSTER + offset if fitting[size] else -1), (offset, size)
             assert writer.used == offset + (size if fitting[size] else 0)
 

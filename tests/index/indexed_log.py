@@ -11,6 +11,7 @@ from siltstone.format.kernels import ClusterWriter, SealKey
 from siltstone.index.layout import layout_bytes
 from siltstone.index.table import LogIndex
 from siltstone.index.types import KeyTypes
+from siltstone.log_store.deletions import entry_starts
 from siltstone.lookup.reader import Reader
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class IndexedLog:
     def apply(self, stream: np.ndarray) -> int:
         """Append a packed batch and index it; how many of its entries have no key."""
         positions = self.append(stream)
+        if (positions == positions[0] + entry_starts(stream)).all():
+            # One behind the other, as what fits a tail is: then a journal tells where the first one is.
+            return self.index.apply(self.number, stream, int(positions[0]))
         return self.index.apply(self.number, stream, positions)
 
     def append(self, stream: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from siltstone.core.consuming import Consumers
 from siltstone.core.media import locate, open_unlocked, open_volume, recorded
@@ -211,16 +211,17 @@ class Core:
     @property
     def is_read_only(self) -> bool:
         """Whether nothing can be put."""
-        return not isinstance(self.shards, ShardHost)
+        return self.read_only_reason != ""
 
     def writable(self) -> ShardHost:
         """The shards, or ReadOnlyError."""
-        if not isinstance(self.shards, ShardHost):
+        if self.read_only_reason:
             raise ReadOnlyError(
                 f"{self.volume.backend.url}: open for reading only: {self.read_only_reason}",
                 reason=self.read_only_reason,
             )
-        return self.shards
+        # Asked at every put: what they are is settled by whether there is such a reason.
+        return cast("ShardHost", self.shards)
 
     def close(self) -> None:
         """Flush, mark the volume clean, give it up. What failed is raised when everything is given up."""

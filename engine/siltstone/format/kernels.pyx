@@ -168,6 +168,16 @@ cdef Layout measure(const uint8_t *stream, Py_ssize_t size, uint32_t used) noexc
     return layout
 
 
+def count_of_type(const uint8_t[::1] stream not None, uint8_t kind):
+    """How many of some packed entries, which are known to be whole, are of this type."""
+    cdef Py_ssize_t at = 0, size = stream.shape[0], found = 0
+    with nogil:
+        while size - at >= 2 and stream[at] >= 2:
+            found += stream[at + 1] == kind
+            at += stream[at]
+    return found
+
+
 def measure_stream(const uint8_t[::1] stream not None):
     """(entries, log clusters) that a packed stream takes in a journal of its own; EntryError for what is no entry."""
     cdef Layout layout
@@ -355,22 +365,24 @@ cdef class ClusterWriter:
         memset(self.tail, 0xFF, CLUSTER)
         memcpy(self.tail, last, self.used)
 
-    def append(self, uint8_t kind, const uint8_t[::1] payload not None):
-        """Append one entry as a batch of its own if it fits the tail; its offset in the extent, or -1."""
-        cdef uint32_t length = <uint32_t>payload.shape[0] + 2
+    def append(self, const uint8_t[::1] stream not None):
+        """Append packed entries as one batch where the tail takes all of them; the offset of the first in the extent.
+
+        The others follow it byte by byte. -1 where they do not fit, or there are none; EntryError for what is no entry.
+        Nothing is changed then.
+        """
+        cdef Layout layout
+        cdef Py_ssize_t size = stream.shape[0]
         cdef uint64_t position
-        if length > ENTRY_MAX or not is_content(kind):
-            raise EntryError(
-                f"no entry: type {kind:#04x}, {length} bytes, header included; at most {ENTRY_MAX}, and types"
-                " 0x00, END, SKIP and NONE are not for callers", type=kind, size=length)
-        if self.used + length > USED_MAX:
+        if size == 0 or self.used + size > USED_MAX:
             return -1
-        self.tail[self.used] = <uint8_t>length
-        self.tail[self.used + 1] = kind
-        if length > 2:
-            memcpy(self.tail + self.used + 2, &payload[0], length - 2)
+        # So little that giving up the interpreter lock would take longer.
+        layout = measure(&stream[0], size, self.used)
+        if layout.bad >= 0:
+            raise bad_entry(stream, layout.bad)
+        memcpy(self.tail + self.used, &stream[0], size)
         position = (<uint64_t>self.index + SLOTS) * CLUSTER + self.used
-        self.used += length
+        self.used += <uint32_t>size
         self.committed = self.used
         self.sequence += 1
         return position

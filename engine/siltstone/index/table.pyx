@@ -266,16 +266,18 @@ cdef class LogIndex(MappedIndex):
         end_change(&entry.sequence)
 
     cdef int carry_out(self, void (*act)(void *) noexcept nogil, Run *run, int journal, const uint8_t[::1] stream,
-                       uint64_t[::1] positions) except -1:
-        """Let `act` do what packed entries say, entry i at byte positions[i] of the extent."""
+                       uint64_t[::1] positions, uint64_t first=0) except -1:
+        """Let `act` do what packed entries say, entry i at byte positions[i] of the extent, or all from `first` on."""
         cdef int failed
         self.check_journal(journal)
         run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
         if stream.shape[0] == 0:
             return 0
         self.load(-1)
-        run.stream, run.size, run.positions = &stream[0], stream.shape[0], &positions[0]
-        run.place = <uint64_t>journal << OFFSET_BITS
+        run.stream, run.size, run.positions = &stream[0], stream.shape[0], NULL
+        if positions is not None:
+            run.positions = &positions[0]
+        run.place = <uint64_t>journal << OFFSET_BITS | first
         run.patience.waits, run.patience.damaged = 0, False
         with nogil:
             failed = guarded(act, run)
@@ -283,14 +285,23 @@ cdef class LogIndex(MappedIndex):
             raise unreadable("indexing")
         return self.check_done(run)
 
-    def apply(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):
-        """Put and delete what a packed stream of entries says, entry i at byte positions[i] of the extent.
+    def apply(self, int journal, const uint8_t[::1] stream not None, positions not None):
+        """Put and delete what a packed stream of entries says.
 
-        The entries must be readable there already. The last of equal keys wins. Returns the number of entries
-        that have no key here. MemoryError where a segment would outgrow its window.
+        They must be readable there already. The last of equal keys wins. Returns the number of entries that have no key
+        here. MemoryError where a segment would outgrow its window.
+
+        :param positions: the byte of the extent at which each is; one number: where they lie as in the stream
         """
         cdef Run run
-        self.carry_out(apply_guarded, &run, journal, stream, positions)
+        cdef uint64_t first
+        if isinstance(positions, int):
+            first = positions
+            if first >> OFFSET_BITS:
+                raise ValueError(f"no journal has a byte {first}")
+            self.carry_out(apply_guarded, &run, journal, stream, None, first)
+        else:
+            self.carry_out(apply_guarded, &run, journal, stream, positions)
         return run.others
 
     def remember(self, int journal, const uint8_t[::1] stream not None, uint64_t[::1] positions not None):

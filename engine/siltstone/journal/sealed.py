@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from siltstone.errors import DiskFullError, EntryError, JournalFullError, PoisonedError, SiltstoneError
-from siltstone.format.constants import BODY_SIZE, CLUSTER_SIZE, SLOT_CLUSTERS, UNFLUSHED_CLUSTERS_MAX
+from siltstone.format.constants import (
+    BODY_SIZE,
+    CLUSTER_SIZE,
+    ENTRY_HEADER_SIZE,
+    ENTRY_SIZE_MAX,
+    SLOT_CLUSTERS,
+    UNFLUSHED_CLUSTERS_MAX,
+)
 from siltstone.format.kernels import ClusterWriter
 from siltstone.format.seal import End, Position, journal_key
 
@@ -134,12 +141,25 @@ class SealedJournal:
 
         JournalFullError where it does not fit; nothing is changed then.
         """
+        size = memoryview(payload).nbytes + ENTRY_HEADER_SIZE
+        if size > ENTRY_SIZE_MAX:
+            raise EntryError(
+                f"an entry of {size} bytes, header included; at most {ENTRY_SIZE_MAX}", type=kind, size=size
+            )
+        stream = np.frombuffer(bytes((size, kind)) + bytes(payload), np.uint8)
+        offset = self.append_to_tail(stream)
+        return int(self.append_stream(stream)[0]) if offset < 0 else offset
+
+    def append_to_tail(self, stream: NDArray[np.uint8]) -> int:
+        """Append packed entries as one batch, in memory alone; the byte offset of the first in the extent.
+
+        The others follow it. -1, with nothing changed, where that would close a cluster: then it is for
+        :meth:`append_stream`, which also says what else is amiss. EntryError where the stream is none of entries.
+        """
         self.check()
-        offset = -1 if self.given_up else self.writer.append(kind, payload)
-        if offset < 0:
-            entry = bytes((len(memoryview(payload)) + 2, kind)) + bytes(payload)
-            return int(self.append_stream(np.frombuffer(entry, np.uint8))[0])
-        self._noted = False
+        offset = -1 if self.given_up else self.writer.append(stream)
+        if offset >= 0:
+            self._noted = False
         return offset
 
     def append_stream(self, stream: NDArray[np.uint8], *, flushes: bool = True) -> NDArray[uint64]:

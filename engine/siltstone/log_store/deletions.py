@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from siltstone.format.constants import TYPE_DELETE
-from siltstone.format.kernels import split_entries
+from siltstone.format.kernels import count_of_type, split_entries
 
 if TYPE_CHECKING:
     from numpy import uint64
@@ -36,14 +36,16 @@ class Deletions:
     def __init__(self) -> None:
         self._runs: list[_Run] = []
 
-    def gather(self, journal: int, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
-        """Take a copy of the deletions among packed entries of the journal with this number."""
-        kinds = stream[entry_starts(stream) + 1]
-        deletes = kinds == TYPE_DELETE
+    def gather(self, journal: int, stream: NDArray[np.uint8], positions: NDArray[uint64] | int) -> None:
+        """Take a copy of the deletions among packed entries of the journal with this number.
+
+        :param positions: where each is in its extent, or where the first is, behind which they lie [bytes]
+        """
+        starts = entry_starts(stream)
+        deletes = stream[starts + 1] == TYPE_DELETE
         if deletes.any():
-            self._runs.append(
-                _Run(journal, stream[entry_mask(stream, deletes)], positions[: len(deletes)][deletes])
-            )
+            each = np.uint64(positions) + starts if isinstance(positions, int) else positions[: len(starts)]
+            self._runs.append(_Run(journal, stream[entry_mask(stream, deletes)], each[deletes]))
 
     def remember(self, index: LogIndex, older: OlderStores) -> None:
         """Let the index remember those of keys that it knows nothing of and some hash stores have."""
@@ -54,7 +56,7 @@ class Deletions:
 
 def count_deletions(stream: NDArray[np.uint8]) -> int:
     """How many of some packed entries delete."""
-    return int(np.count_nonzero(stream[entry_starts(stream) + 1] == TYPE_DELETE))
+    return count_of_type(stream, TYPE_DELETE)
 
 
 def entry_starts(stream: NDArray[np.uint8]) -> NDArray[np.uint32]:

@@ -234,12 +234,16 @@ class LogStore:
         """Let readers find the last cluster of a journal that is closed."""
         self.index.publish_end(self._numbers[extent.id], end.cluster, end.slot)
 
-    def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64]) -> None:
-        """Put and delete in the index what was just appended to a journal."""
-        self.index.apply(self._numbers[extent.id], stream, positions)
+    def apply(self, extent: Extent, stream: NDArray[np.uint8], positions: NDArray[uint64] | int) -> None:
+        """Put and delete in the index what was just appended to a journal.
+
+        :param positions: where each entry is in the extent, or where the first is, behind which they lie [bytes]
+        """
+        number = self._numbers[extent.id]
+        self.index.apply(number, stream, positions)
         self.uncovered += len(stream)
         if self._deletions is not None:
-            self._deletions.gather(self._numbers[extent.id], stream, positions)
+            self._deletions.gather(number, stream, positions)
 
     def gather_deletions(self, *, begin: bool) -> None:
         """Begin or end to gather what is deleted, for the next hash store that is listed: it may have that.
@@ -260,11 +264,7 @@ class LogStore:
         return self.index.living(self._numbers[extent.id], clusters, first, last_used, keep_deletes)
 
     def move(
-        self,
-        extent: Extent,
-        stream: NDArray[np.uint8],
-        places: NDArray[uint64],
-        positions: NDArray[uint64],
+        self, extent: Extent, stream: NDArray[np.uint8], places: NDArray[uint64], positions: NDArray[uint64]
     ) -> int:
         """Let the index name the copies of entries in a journal; see :meth:`siltstone.index.table.LogIndex.move`."""
         return self.index.move(self._numbers[extent.id], stream, places, positions)

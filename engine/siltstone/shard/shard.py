@@ -90,7 +90,8 @@ class Shard:
         self.store.check_room(records)
         before = journal.writer.position
         try:
-            positions = journal.append_stream(stream, flushes=flushes)
+            first = journal.append_to_tail(stream)
+            positions = journal.append_stream(stream, flushes=flushes) if first < 0 else first
             self._last_change = self.volume.ports.clock()
             self.store.show_tail(journal, before[1])
             self.store.apply(journal.extent, stream, positions)
