@@ -27,7 +27,29 @@ def test_shards_that_fill_alike_roll_with_one_superblock_write(filling):
     # Whoever puts waits for none of it.
     assert filling.writes_and_flushes(lambda: filling.put(batches=4)) == (0, 0)
     assert all(rolled(before, filling.journals()))
-    # One flush for the journals, two for the superblock, which also has the next ones, and one for those.
+    # One flush for the journals, two for the superblock.
+    assert filling.writes_and_flushes(filling.group.tick) == (1, 3)
+    assert filling.writes_and_flushes(filling.group.tick) == (0, 0)
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def roll_and_want_the_next(filling):
+    """Let all shards roll, and fill as much that the journals behind those that take the writes now are wanted."""
+    filling.fill()
+    before = filling.journals()
+    for shard in filling.shards:
+        filling.put_into(shard, 1)
+    filling.put(batches=4)
+    assert all(rolled(before, filling.journals()))
+    filling.put_until_next_are_wanted()
+    assert all(shard.turned and shard.spare is None for shard in filling.shards)
+
+
+def test_rolls_and_the_journals_behind_them_take_one_superblock_write(filling):
+    roll_and_want_the_next(filling)
+    # One flush for the journals, two for the superblock, and one for the journals behind.
     assert filling.writes_and_flushes(filling.group.tick) == (1, 4)
     assert all(shard.spare is not None and not shard.turned for shard in filling.shards)
     assert filling.writes_and_flushes(filling.group.tick) == (0, 0)
@@ -139,11 +161,7 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
 
 
 def test_where_space_is_short_rolls_are_complete_without_the_journals_behind_them(filling, faults):
-    filling.fill()
-    for shard in filling.shards:
-        filling.put_into(shard, 1)
-    filling.put(batches=4)
-    assert all(shard.turned for shard in filling.shards)
+    roll_and_want_the_next(filling)
     tries = []
 
     def grow(_inner, size):
@@ -156,17 +174,15 @@ def test_where_space_is_short_rolls_are_complete_without_the_journals_behind_the
     assert len(tries) == 1
     assert all(shard.spare is None and not shard.turned for shard in filling.shards)
     faults.grow = nothing
-    filling.put_until_next_are_wanted()
-    filling.group.tick()
-    assert all(shard.spare is not None for shard in filling.shards)
+    filling.store.flush()
+    filling.put(batches=12)
     filling.store.flush()
     with filling.reopened() as store:
         assert_holds(store, np.concatenate(filling.given))
 
 
 def test_next_journals_that_cannot_be_made_ready_are_given_back_and_the_rolls_are_complete(filling, faults):
-    filling.fill()
-    filling.put(batches=4)
+    roll_and_want_the_next(filling)
     known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
     failed = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import suppress
 from functools import partial
@@ -21,7 +22,7 @@ from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.merging import OnFull
 from siltstone.shard.rolling import complete, complete_onward, roll
 from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
-from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep
+from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep, is_nearly_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,7 @@ class ShardGroup:
         on_full: OnFull | None = None,
     ) -> None:
         self.volume = volume
+        self._process = os.getpid()
         self._wake = wake
         self.shards = {shard.number: shard for shard in shards}
         self._flush_lock = threading.Lock()
@@ -147,7 +149,9 @@ class ShardGroup:
         return self.shards[number]
 
     def _check_open(self) -> None:
-        self.volume.check_process()
+        # Looked at here before it is called: this comes with every put.
+        if os.getpid() != self._process:
+            self.volume.check_process()
         if not self.shards:
             raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
@@ -165,8 +169,10 @@ class ShardGroup:
                     raise
                 reserve = True
             else:
-                # Housekeeping completes the roll: whoever puts need not wait for the superblock.
-                self._wake()
+                # Housekeeping completes the roll, when it looks next or when the journal behind that one is wanted,
+                # which takes one superblock write for both: whoever puts need not wait for it.
+                if is_nearly_full(shard):
+                    self._wake()
                 return
 
     def _complete_rolls(self, by: Callable[[Sequence[Shard]], None] = complete) -> None:

@@ -16,7 +16,7 @@ from siltstone.format.kernels import measure_stream
 from siltstone.format.superblock import ACTIVE, CLOSED
 from siltstone.shard.changes import Roll, Rolled
 from siltstone.shard.locking import TOGETHER_MAX, holding
-from siltstone.shard.spares import make_ready, make_spare, sizes_of_next
+from siltstone.shard.spares import make_ready, make_spare, sizes_of_next, soon_want_spare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -194,14 +194,14 @@ def complete(shards: Sequence[Shard]) -> None:
 
 
 def complete_onward(shards: Sequence[Shard]) -> None:
-    """As :func:`complete`, and make the journals behind those ready, where there is space, without a superblock write
-    of their own.
+    """As :func:`complete`, and make the journals behind those ready that are wanted soon, where there is space, with no
+    superblock write of their own.
 
     For whoever is not waited for. What stops the second leaves the first done.
     """
     turned = _turned(shards)
     if turned:
-        onward = [shard for shard in turned if shard.journal is not None][:TOGETHER_MAX]
+        onward = sorted(soon_want_spare(turned), key=lambda shard: shard.number)
         holding([shard.spare_lock for shard in onward], lambda: _complete_onward_held(turned, onward))
 
 

@@ -21,19 +21,24 @@ if TYPE_CHECKING:
 
 
 def wants_spare(shard: Shard) -> bool:
-    """Whether the next journal should be made ready: the active one is half full and there is no spare."""
-    return _lacks_spare(shard, 1 / 2)
+    """Whether the next journal should be made ready: the active one is half full and there is no spare.
+
+    A quarter full where the roll to it is to be completed by the same superblock write, which takes longer.
+    """
+    return _lacks_spare(shard, 1.0)
 
 
 def soon_want_spare(shards: Sequence[Shard]) -> list[Shard]:
     """Those of some shards that want a spare, or will before long; no more than may be made together."""
     # They fill alike: what one of them wants now the others want a moment later, and together it costs the same as one.
     lacking = sorted(shards, key=lambda shard: not wants_spare(shard))
-    return [shard for shard in lacking if _lacks_spare(shard, 3 / 8)][:TOGETHER_MAX]
+    return [shard for shard in lacking if _lacks_spare(shard, 3 / 4)][:TOGETHER_MAX]
 
 
 def _lacks_spare(shard: Shard, part: float) -> bool:
+    """Whether there is no spare, and the active journal is filled to this part of where one is wanted."""
     journal = shard.journal
+    part *= 1 / 4 if shard.turned else 1 / 2
     return (
         shard.spare is None
         and journal is not None

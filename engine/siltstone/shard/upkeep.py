@@ -44,6 +44,11 @@ _MUCH = 0.75
 CLEAN_SECONDS = 5.0
 
 
+def is_nearly_full(shard: Shard) -> bool:
+    """Whether the index of a shard has so little room that something is to be incarnated."""
+    return shard.store.slots > shard.store.size.records * INCARNATE_ABOVE
+
+
 class Upkeep:
     """The upkeep of a group of shards. Threads may share it; it does one thing at a time, under `lock`.
 
@@ -90,7 +95,7 @@ class Upkeep:
         attempt = self._attempts.attempt
         for shard in list(self._shards.values()):
             attempt("pack", shard.number, now, partial(self.pack, shard))
-            if shard.store.slots > shard.store.size.records * INCARNATE_ABOVE:
+            if is_nearly_full(shard):
                 attempt("incarnate", shard.number, now, partial(self._relieve, shard))
             attempt("merge", shard.number, now, partial(self._limit, shard))
             attempt("load", shard.number, now, shard.store.load_rest)
