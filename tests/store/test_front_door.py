@@ -78,11 +78,18 @@ def test_the_last_of_equal_hashes_in_one_call_wins(path):
             assert len(store) == 500
 
 
+def active_journals(store):
+    """Where the journals that take the writes lie, and their lives."""
+    return {(each.offset, each.generation) for each in store.info().extents if each.state == "active"}
+
+
 def test_the_last_put_wins_across_openings_and_journals(path):
     with siltstone.open(path, shards=2, **SMALL) as store:
+        first = active_journals(store)
         for version in range(4):
             store.put_many(*rows(range(10_000), version))
-        assert store.info().journals > 2, "the test means to roll journals"
+        # Those that were rolled from may have been packed by now: all in them was put again.
+        assert not first & active_journals(store), "the test means to roll journals"
     for version in range(4, 7):
         with siltstone.open(path) as store:
             assert_holds(store, range(10_000), version - 1)

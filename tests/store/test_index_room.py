@@ -7,6 +7,7 @@ import pytest
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, hashes, info, rows
 
+from siltstone.errors import LogStoreFullError
 from siltstone.log_store import memory
 
 SMALLEST = 1 << 20
@@ -58,3 +59,18 @@ def test_a_put_that_must_not_wait_is_left_to_one_that_may(store):
             pytest.fail("the index is never full")
     store.put(info(number))
     assert_holds(store, range(10**6, number + 1))
+
+
+def test_a_shard_whose_index_could_not_take_what_is_in_the_journal_refuses_at_once(store, monkeypatch):
+    """However much room its index has: one of its segments may have none."""
+    shard = store._core.shards.group.shards[0]
+
+    def outgrown(*_arguments):
+        raise MemoryError("a segment of the index outgrew its window")
+
+    monkeypatch.setattr(shard.store, "apply", outgrown)
+    for _again in range(2):
+        with pytest.raises(LogStoreFullError, match="outgrew its window"):
+            store.put(info(10**9))
+    with pytest.raises(LogStoreFullError, match="outgrew its window"):
+        store.delete_many(hashes(range(10)))

@@ -8,7 +8,7 @@ import pytest
 from interrupts import Interrupt
 from store_faults import Faults, at_call
 from store_media import Medium, create_settled, open_settled
-from store_records import assert_holds, rows
+from store_records import assert_holds, digest, rows
 
 import siltstone
 from siltstone.errors import PoisonedError
@@ -98,6 +98,30 @@ def test_after_a_roll_that_was_cut_off_at_its_begin_all_that_was_put_before_is_t
     with siltstone.open(path, plugins=host) as reopened:
         assert_holds(reopened, range(put + 5))
         assert len(reopened) == put + 5
+
+
+@pytest.mark.parametrize("deletes", [False, True])
+def test_what_was_cut_off_between_journal_and_index_is_there_after_a_close(path, host, monkeypatch, deletes):
+    """It is in the journal, and closed with it: a checkpoint of the index, which lacks it, must not cover it."""
+    create_settled(Medium(str(path)), host, shards=1)
+    store = open_settled(Medium(str(path)), host)
+    for start in range(0, 6000, 50):
+        store.put_many(*rows(range(start, start + 50)))
+    store.flush()
+    log_store = store._core.shards.group.shards[0].store
+    with monkeypatch.context() as patch:
+        patch.setattr(log_store, "apply", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            if deletes:
+                store.delete(digest(1))
+            else:
+                store.put_many(*rows([10**6]))
+    store.close()
+    for _opening in range(2):
+        with siltstone.open(path, plugins=host) as reopened:
+            assert (reopened.get(digest(1)) is None) == deletes
+            assert (reopened.get(digest(10**6)) is None) == deletes
+            assert len(reopened) == (5999 if deletes else 6001)
 
 
 class WhereItFlushesAndRolls(Interrupt):

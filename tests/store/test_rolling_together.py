@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from filling_store import MIB
@@ -11,7 +13,9 @@ from store_records import assert_holds
 from siltstone.errors import DiskFullError, MediumError, PoisonedError
 from siltstone.format.superblock import ACTIVE, EMPTY, KIND_JOURNAL
 from siltstone.journal.sealed import SealedJournal
+from siltstone.shard.changes import Roll, TakeNext
 from siltstone.shard.rolling import close_active
+from siltstone.shard.space import taken_by
 from siltstone.shard.spares import make_spares
 
 
@@ -160,16 +164,19 @@ def test_a_superblock_that_fails_for_several_is_told_to_the_writers_of_all(filli
     assert_all_are_told(filling, count)
 
 
-def test_where_space_is_short_rolls_are_complete_without_the_journals_behind_them(filling, faults):
+@pytest.mark.parametrize(
+    "error", [DiskFullError("no space", url="faulty"), input_output_error("grow")], ids=["space", "medium"]
+)
+def test_where_the_volume_cannot_grow_rolls_are_complete_without_the_journals_behind(filling, faults, error):
     roll_and_want_the_next(filling)
     tries = []
 
     def grow(_inner, size):
         tries.append(size)
-        raise DiskFullError("no space", url="faulty", needed=size)
+        raise error.to_keep()
 
     faults.grow = grow
-    # One write of the superblock: the one that found no space wrote nothing.
+    # One write of the superblock: the one that could not grow it wrote nothing.
     assert filling.writes_and_flushes(filling.group.tick) == (1, 3)
     assert len(tries) == 1
     assert all(shard.spare is None and not shard.turned for shard in filling.shards)
@@ -198,7 +205,68 @@ def test_next_journals_that_cannot_be_made_ready_are_given_back_and_the_rolls_ar
     assert all(shard.spare is None and not shard.turned for shard in filling.shards)
     after = filling.group.volume.superblock
     assert not [extent for extent in after.extents if extent.state == EMPTY and extent.kind == KIND_JOURNAL]
-    filling.put(batches=4)
+    # Nor does housekeeping rest from what did not fail.
+    while not all(shard.turned for shard in filling.shards):
+        filling.put()
+    filling.group.tick()
+    assert not any(shard.turned for shard in filling.shards)
+    filling.store.flush()
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def test_a_flush_does_not_wait_until_next_journals_are_ready(filling, faults):
+    roll_and_want_the_next(filling)
+    known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_inner, offset, _data):
+        if offset >= MIB and not any(extent.offset <= offset < extent.stop for extent in known):
+            begun.set()
+            assert may_go_on.wait(30)
+
+    faults.write = hold
+    keeping = threading.Thread(target=filling.group.tick)
+    keeping.start()
+    try:
+        assert begun.wait(30)
+        filling.put_into(filling.shards[0], 1)
+        flushing = threading.Thread(target=filling.store.flush)
+        flushing.start()
+        flushing.join(30)
+        assert not flushing.is_alive()
+    finally:
+        may_go_on.set()
+        keeping.join()
+    faults.write = nothing
+    assert all(shard.spare is not None for shard in filling.shards)
+    with filling.reopened() as store:
+        assert_holds(store, np.concatenate(filling.given))
+
+
+def test_a_shard_that_has_got_another_next_journal_meanwhile_gives_this_one_back(filling, faults):
+    roll_and_want_the_next(filling)
+    first = filling.shards[0]
+    publish = filling.group.volume.publish
+
+    def publish_and_make_one(change, **options):
+        superblock = publish(change, **options)
+        if isinstance(change, Roll):
+            filling.group.volume.publish = publish
+            # Whoever puts is as fast as that: it has just been taken, and is not ready.
+            first.spare = first.new_journal(taken_by(publish(TakeNext(((0, MIB),))), 0))
+            first.spare.prepare()
+        return superblock
+
+    filling.group.volume.publish = publish_and_make_one
+    filling.group.tick()
+    empty = [
+        extent.shard
+        for extent in filling.group.volume.superblock.extents
+        if extent.state == EMPTY and extent.kind == KIND_JOURNAL
+    ]
+    assert sorted(empty) == [0, 1, 2, 3]
+    filling.put(batches=12)
     filling.store.flush()
     with filling.reopened() as store:
         assert_holds(store, np.concatenate(filling.given))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -123,13 +122,11 @@ class Asked:
 @pytest.fixture
 def asked() -> Iterator[Asked]:
     reading, writing = make_pipe()
-    sender, receiver, other = Sender(writing), Receiver(reading), os.pipe()
+    sender, receiver = Sender(writing), Receiver(reading)
     looks: list[float] = []
-    yield Asked(sender, Inbox(Watched(receiver, looks), Sender(other[1])), looks)  # type: ignore[arg-type]
+    yield Asked(sender, Inbox(Watched(receiver, looks)), looks)  # type: ignore[arg-type]
     sender.close()
     receiver.close()
-    for end in other:
-        os.close(end)
 
 
 def test_a_worker_that_is_asked_seldom_sleeps_at_once(asked: Asked) -> None:

@@ -35,7 +35,8 @@ class Process:
     def __init__(self) -> None:
         self.told: queue.Queue[tuple[tuple[Any, ...], Any]] = queue.Queue()
 
-    def tell(self, *fields: Any, bulk: Any = None) -> None:
+    def tell(self, *fields: Any, bulk: Any = None, waited_for: bool = False) -> None:
+        assert waited_for
         self.told.put((fields, bulk))
 
     def answer(self) -> tuple[tuple[Any, ...], Any]:

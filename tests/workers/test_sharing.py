@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,9 @@ from siltstone_workers.sharing import address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+
+DESCRIPTORS = Path("/proc/self/fd")
 
 
 def filled(path: Path) -> siltstone.Store:
@@ -171,3 +174,24 @@ def test_whoever_tells_of_a_change_when_readers_were_let_go_writes_nowhere(tmp_p
             os.close(writing)
             assert os.read(reading, 1) == b""
             os.close(reading)
+
+
+def test_a_close_that_is_cut_off_while_it_waits_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(tmp_path / "store.silt")
+    shares = store._core.shards._sharing
+    pipe = (DESCRIPTORS / str(shares._wake_reading)).readlink()
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shares._thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            shares.close()
+    shares._thread.join()
+    for descriptor in list(DESCRIPTORS.iterdir()):
+        with suppress(FileNotFoundError):
+            assert descriptor.readlink() != pipe
+    store.close()

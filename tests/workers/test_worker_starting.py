@@ -179,8 +179,8 @@ def test_a_worker_that_is_none_costs_the_opening_an_error(
 @pytest.fixture
 def real_worker() -> Iterator[tuple[Any, int, int, int]]:
     """A worker without a core: the process, and the core's ends of its pipes."""
-    requests, events, answers = make_pipe(), make_pipe(), make_pipe()
-    theirs = (requests[0], events[1], answers[1])
+    requests, replies, events, answers = (make_pipe() for _ in range(4))
+    theirs = (requests[0], replies[0], events[1], answers[1])
     started = subprocess.Popen(
         [sys.executable, "-m", "siltstone_workers", *map(str, theirs), str(os.getpid())],
         pass_fds=theirs,
@@ -191,7 +191,7 @@ def real_worker() -> Iterator[tuple[Any, int, int, int]]:
     with started:
         yield started, requests[1], events[0], answers[0]
         started.kill()
-    for end in (requests[1], events[0], answers[0]):
+    for end in (requests[1], replies[1], events[0], answers[0]):
         with contextlib.suppress(OSError):
             os.close(end)
 

@@ -1,4 +1,4 @@
-"""``python -m siltstone_workers REQUESTS EVENTS ANSWERS PARENT``: a worker, started by a core, with its pipes."""
+"""``python -m siltstone_workers REQUESTS REPLIES EVENTS ANSWERS PARENT``: a worker, with the pipes of its core."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from siltstone.errors import SiltstoneError
+from siltstone_workers.calls import Calls
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.inbox import Inbox
@@ -51,14 +52,15 @@ def greet(message: Message | None) -> WorkerConfig:
     return WorkerConfig.from_bulk(message.bulk)
 
 
-def run(requests: Receiver, events: Sender, answers: Sender) -> int:
+def run(requests: Receiver, replies: Receiver, events: Sender, answers: Sender) -> int:
     """Be a worker until the core has had enough or is gone; the exit code."""
     try:
         config = greet(requests.receive())
         os.nice(config.niceness)
         if config.affinity is not None:
             os.sched_setaffinity(0, config.affinity)
-        worker = Worker(config, Inbox(requests, events), events, answers, requests.window)
+        calls = Calls(replies, events)
+        worker = Worker(config, Inbox(requests), calls, events, answers, requests.window)
         events.send([Kind.READY, PROTOCOL_VERSION, os.getpid(), None])
         # What is there now stays for the life of the process: no collection need look at it.
         gc.freeze()
@@ -89,8 +91,8 @@ def tell(events: Sender, error: BaseException) -> int:
 def main(arguments: list[str]) -> int:
     """Check what is there, and be a worker."""
     try:
-        requests, events, answers, parent = map(int, arguments)
-        for pipe in (requests, events, answers):
+        requests, replies, events, answers, parent = map(int, arguments)
+        for pipe in (requests, replies, events, answers):
             os.fstat(pipe)
     except (ValueError, OSError):
         sys.stderr.write(
@@ -99,7 +101,7 @@ def main(arguments: list[str]) -> int:
         return _USAGE
     logging.basicConfig(format="siltstone worker %(process)d: %(levelname)s: %(message)s")
     die_with(parent)
-    return run(Receiver(requests), Sender(events), Sender(answers))
+    return run(Receiver(requests), Receiver(replies), Sender(events), Sender(answers))
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ class Keeper:
             if message.bulk is None:
                 raise ProtocolError("ENTRIES without bulk", rule="bulk", value=None)
             self._household.consuming.take(shard, message.bulk)
-            process.tell(Kind.CREDIT, len(message.bulk))
+            process.tell(Kind.CREDIT, len(message.bulk), waited_for=True)
         elif kind == Kind.READY:
             # Its last words: why it ends.
             _version, _pid, error = expect(message.fields, int, int, list)

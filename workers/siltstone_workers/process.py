@@ -80,19 +80,20 @@ class WorkerProcess:
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
-        requests, events, answers = make_pipes(3)
-        self._requests = Sender(requests[1], silence=deadline)
+        requests, replies, events, answers = make_pipes(4)
+        self._requests, self._replies = (Sender(pipe[1], silence=deadline) for pipe in (requests, replies))
         self._events, answering = Receiver(events[0]), Receiver(answers[0])
+        theirs = [requests[0], replies[0], events[1], answers[1]]
         try:
-            self._process = _start([requests[0], events[1], answers[1]], inherited, path)
+            self._process = _start(theirs, inherited, path)
             self._pidfd = identify(self._process)
         except BaseException:
-            for end in (self._requests, self._events, answering):
+            for end in (self._requests, self._replies, self._events, answering):
                 end.close()
             raise
         finally:
-            for theirs in (requests[0], events[1], answers[1]):
-                os.close(theirs)
+            for descriptor in theirs:
+                os.close(descriptor)
         self._credit = self._requests.window
         #: bytes of entries that one frame takes
         self.frame_room = self._requests.frame_room
@@ -206,10 +207,10 @@ class WorkerProcess:
             self.sent += 1
         return answer
 
-    def tell(self, *fields: Any, bulk: Buffer | None = None) -> None:
-        """Send what has no answer; nothing where the worker is gone."""
+    def tell(self, *fields: Any, bulk: Buffer | None = None, waited_for: bool = False) -> None:
+        """Send what has no answer, which a thread of the worker waits for or not; nothing where the worker is gone."""
         with suppress(WorkerError):
-            self._send([outgoing(fields, bulk)])
+            self._send([outgoing(fields, bulk)], self._replies if waited_for else self._requests)
 
     def _check_open(self) -> None:
         """ClosedError once the worker was told to end its shards: nothing may come behind that.
@@ -231,7 +232,7 @@ class WorkerProcess:
                 self._take_credit(credit)
                 taken = credit
                 self._unheard = True
-            self._send([*before, *last])
+            self._send([*before, *last], self._requests)
         except BaseException:
             if before:
                 # It was acknowledged, and may never be sent: only the end of the process has the next flush tell so.
@@ -240,10 +241,10 @@ class WorkerProcess:
                 self.give_credit(taken)
             raise
 
-    def _send(self, messages: Sequence[Outgoing]) -> None:
+    def _send(self, messages: Sequence[Outgoing], pipe: Sender) -> None:
         """Send messages in one go; a worker that cannot be sent to any more is ended."""
         try:
-            self._requests.send_all(messages)
+            pipe.send_all(messages)
         except SilentError as error:
             self.kill(f"it took nothing from its pipe: {error}")
             raise self.unknown() from error
@@ -366,8 +367,8 @@ class WorkerProcess:
             if self._cause == _ENDED:
                 self._cause = describe_exit(code)
         self._answers.end(self.unknown)
-        self._requests.close()
-        self._events.close()
+        for pipe in (self._requests, self._replies, self._events):
+            pipe.close()
         return gone
 
     @property

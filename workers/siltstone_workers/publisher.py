@@ -87,11 +87,11 @@ class Publisher:
         except SiltstoneError as error:
             poison = self._volume.poisoned
             cause = None if poison is None else pack_value(error_to_wire(poison))
-            request.process.tell(Kind.REPLY, number, error_to_wire(error), bulk=cause)
+            request.process.tell(Kind.REPLY, number, error_to_wire(error), bulk=cause, waited_for=True)
         except Exception as error:  # noqa: BLE001 - the worker is told, and the thread goes on for the others
-            request.process.tell(Kind.REPLY, number, error_to_wire(error))
+            request.process.tell(Kind.REPLY, number, error_to_wire(error), waited_for=True)
         else:
-            request.process.tell(Kind.REPLY, number, None, bulk=bulk)
+            request.process.tell(Kind.REPLY, number, None, bulk=bulk, waited_for=True)
 
     def _publish(self, request: _Request) -> Superblock:
         _number, optional, _base = expect(request.message.fields, int, bool, int)

@@ -142,10 +142,9 @@ class Sharing:
         self._over = True
         self.changed()
         self._thread.join()
-        self._end_waking()
 
     def _end_waking(self) -> None:
-        """Close the pipe that wakes the thread, which has ended: whoever else has something to tell tells nobody."""
+        """Close the pipe that wakes the thread, which ends: whoever else has something to tell tells nobody."""
         with self._waking:
             reading, writing = self._wake_reading, self._wake_writing
             self._wake_writing = None
@@ -173,6 +172,8 @@ class Sharing:
                     for key, _events in selector.select(left if left > 0 else None):
                         self._handle(key.fileobj, selector)
         finally:
+            # Here and not by whoever closes: an interrupt may keep that one from waiting for the end.
+            self._end_waking()
             self._let_go()
 
     def _let_go(self) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from siltstone.shard.replaying import ReplayProgress
+    from siltstone_workers.calls import Calls
     from siltstone_workers.config import WorkerConfig
     from siltstone_workers.inbox import Inbox
     from siltstone_workers.sender import Sender
@@ -48,10 +49,11 @@ class Worker:
     """The shell around a :class:`siltstone_workers.machine.WorkerMachine`: performs, answers, reports."""
 
     def __init__(
-        self, config: WorkerConfig, inbox: Inbox, events: Sender, answers: Sender, window: int
+        self, config: WorkerConfig, inbox: Inbox, calls: Calls, events: Sender, answers: Sender, window: int
     ) -> None:
         self._config = config
         self._inbox = inbox
+        self._calls = calls
         self._events = events
         self._answers = answers
         self._machine = machine.WorkerMachine(frozenset(config.shards), window)
@@ -72,7 +74,7 @@ class Worker:
             BackendOptions(force=frozenset(config.force), extra=dict(config.extra)),
             Handover(tuple(config.descriptors), dict(config.facts)),
         )
-        self._volume = WorkerVolume(backend, inbox)
+        self._volume = WorkerVolume(backend, calls)
         self._recovered: Recovered | None = None
         self._options: OpenOptions = self._opening(frozenset())
         self._group: ShardGroup | None = None
@@ -205,7 +207,7 @@ class Worker:
             on_full=OnFull(config.drops_oldest, config.hash_stores_max),
             threads=config.threads,
             progress=self._replayed,
-            others=lambda shard: _Forwarder(self._inbox, shard, consumed) if consumed else None,
+            others=lambda shard: _Forwarder(self._calls, shard, consumed) if consumed else None,
             place=places.__getitem__,
         )
 
@@ -282,8 +284,8 @@ class Worker:
 class _Forwarder:
     """Sends the entries of a replay that somebody consumes on to the core, where the consumers are."""
 
-    def __init__(self, inbox: Inbox, shard: int, consumed: frozenset[int]) -> None:
-        self._inbox = inbox
+    def __init__(self, calls: Calls, shard: int, consumed: frozenset[int]) -> None:
+        self._calls = calls
         self._shard = shard
         self._consumed = consumed
 
@@ -300,7 +302,7 @@ class _Forwarder:
             self._send(packed)
 
     def _send(self, packed: bytearray) -> None:
-        self._inbox.send_counted([Kind.ENTRIES, self._shard], packed)
+        self._calls.send_counted([Kind.ENTRIES, self._shard], packed)
 
 
 def load_plugins(config: WorkerConfig) -> PluginHost:

@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
     from siltstone.format.superblock import Extent, Superblock
     from siltstone.volume.backend import Backend
-    from siltstone_workers.inbox import Inbox
+    from siltstone_workers.calls import Calls
 
 
 class WorkerVolume:
     """See :class:`siltstone.volume.shard_volume.ShardVolume`.
 
     :param backend: attached under the core's lock
-    :param inbox: to the core, who writes all superblocks
+    :param calls: to the core, who writes all superblocks
     """
 
-    def __init__(self, backend: Backend, inbox: Inbox) -> None:
+    def __init__(self, backend: Backend, calls: Calls) -> None:
         self.backend = backend
         self.ports = Ports()
-        self._inbox = inbox
+        self._calls = calls
         self._superblock: Superblock | None = None
         self._cause: SiltstoneError | None = None
         self.flushes_failed = 0
@@ -75,7 +75,7 @@ class WorkerVolume:
         """Ask the core to apply a change and write the result; the superblock as it is then."""
         value = change_to_wire(change)  # type: ignore[arg-type] # shards have no others
         before = self.superblock
-        error, bulk = self._inbox.call(Kind.PUBLISH, optional, before.sequence, bulk=pack_value(value))
+        error, bulk = self._calls.call(Kind.PUBLISH, optional, before.sequence, bulk=pack_value(value))
         if error is not None:
             cause = None if bulk is None else error_from_wire(unpack_value(bulk))
             if cause is not None:

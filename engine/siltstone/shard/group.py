@@ -175,9 +175,9 @@ class ShardGroup:
                     self._wake()
                 return
 
-    def _complete_rolls(self, by: Callable[[Sequence[Shard]], None] = complete) -> None:
+    def _complete_rolls(self) -> None:
         with self._flush_lock:
-            by(list(self.shards.values()))
+            complete(list(self.shards.values()))
 
     # ---- flushing
 
@@ -247,7 +247,7 @@ class ShardGroup:
         now = self.volume.ports.clock()
         shards = list(self.shards.values())
         if any(shard.turned for shard in shards):
-            self._attempts.attempt("roll", -1, now, partial(self._complete_rolls, complete_onward))
+            self._attempts.attempt("roll", -1, now, partial(complete_onward, shards, self._flush_lock))
         idle = [shard for shard in shards if shard.is_idle(now)]
         if idle:
             self._attempts.attempt("note", -1, now, lambda: self._flush_some(idle, note=True))
@@ -267,6 +267,8 @@ class ShardGroup:
         """
         # First: what came after the flush would be lost without a word, or lie behind the ends that are published.
         closed = ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
+        # The index of a shard that was stopped between two steps may lack what is in its journal, or have more.
+        whole = [shard for shard in self.shards.values() if shard.broken is None]
         for shard in self.shards.values():
             shard.refuse(closed)
         self.flush()
@@ -283,7 +285,7 @@ class ShardGroup:
                 ends.append(JournalEnd(shard.number, journal.extent.id, journal.end, journal.given_up))
             try:
                 # Nothing can change any more, and everything is durable.
-                write_checkpoints(self.volume, list(self.shards.values()), snapshot_of)
+                write_checkpoints(self.volume, whole, snapshot_of)
             except SiltstoneError as error:
                 _log.warning("no checkpoint, so that the next opening replays: %s", error)
         return tuple(ends)

@@ -9,26 +9,30 @@ Shards fill alike, so that several are due at a time; each for itself they would
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from siltstone.errors import DiskFullError, PoisonedError, SiltstoneError
 from siltstone.format.kernels import measure_stream
 from siltstone.format.superblock import ACTIVE, CLOSED
+from siltstone.shard import space
 from siltstone.shard.changes import Roll, Rolled
 from siltstone.shard.locking import TOGETHER_MAX, holding
 from siltstone.shard.spares import make_ready, make_spare, sizes_of_next, soon_want_spare
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from siltstone.format.superblock import Superblock
+    from siltstone.format.superblock import Extent
     from siltstone.journal.sealed import SealedJournal
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
 
+_log = logging.getLogger(__name__)
 #: a journal is closed along with another's only where no more than one part in so many of it is left
 _LEFT_PARTS: Final = 8
 
@@ -193,23 +197,24 @@ def complete(shards: Sequence[Shard]) -> None:
         _complete(turned, {})
 
 
-def complete_onward(shards: Sequence[Shard]) -> None:
+def complete_onward(shards: Sequence[Shard], flush_lock: threading.Lock) -> None:
     """As :func:`complete`, and make the journals behind those ready that are wanted soon, where there is space, with no
     superblock write of their own.
 
-    For whoever is not waited for. What stops the second leaves the first done.
+    For whoever is not waited for, and does not hold the group's flush lock. Nothing that goes wrong with the second
+    keeps the first from being done, nor is it told: there are other ways to a next journal, which tell.
     """
-    turned = _turned(shards)
-    if turned:
+    with flush_lock:
+        turned = _turned(shards)
         onward = sorted(soon_want_spare(turned), key=lambda shard: shard.number)
-        holding([shard.spare_lock for shard in onward], lambda: _complete_onward_held(turned, onward))
-
-
-def _complete_onward_held(turned: Sequence[Shard], onward: Sequence[Shard]) -> None:
-    wanted = sizes_of_next(onward)
-    superblock = _complete(turned, wanted)
-    if superblock is not None:
-        make_ready([shard for shard in onward if shard.number in wanted], superblock)
+        locks = [shard.spare_lock for shard in onward]
+        taken = holding(locks, lambda: _complete(turned, sizes_of_next(onward))) if turned else {}
+    if taken:
+        try:
+            # Behind the lock: nobody who flushes waits for that.
+            make_ready(taken)
+        except SiltstoneError:
+            _log.debug("next journals that were taken with a roll were given back", exc_info=True)
 
 
 def _turned(shards: Sequence[Shard]) -> list[Shard]:
@@ -218,11 +223,10 @@ def _turned(shards: Sequence[Shard]) -> list[Shard]:
     return sorted(turned, key=lambda shard: shard.number)
 
 
-def _complete(turned: Sequence[Shard], wanted: Mapping[int, int]) -> Superblock | None:
-    """Complete what some shards have rolled from; the superblock with which they took journals of the `wanted` sizes,
-    or None where they did not."""
+def _complete(turned: Sequence[Shard], wanted: Mapping[Shard, int]) -> dict[Shard, Extent]:
+    """Complete what some shards have rolled from; the extents of the `wanted` sizes that were taken with that."""
     volume = turned[0].volume
-    taken: Superblock | None = None
+    taken: dict[Shard, Extent] = {}
     try:
         _flush_closing(turned)
         rolled = tuple(_rolled(shard) for shard in turned if not _is_known(volume, shard))
@@ -242,17 +246,22 @@ def _complete(turned: Sequence[Shard], wanted: Mapping[int, int]) -> Superblock 
     return taken
 
 
-def _publish(volume: ShardVolume, rolled: tuple[Rolled, ...], wanted: Mapping[int, int]) -> Superblock | None:
-    """Let the superblock say who rolled, and who takes a next journal: all of those or none; None where none."""
+def _publish(
+    volume: ShardVolume, rolled: tuple[Rolled, ...], wanted: Mapping[Shard, int]
+) -> dict[Shard, Extent]:
+    """Let the superblock say who rolled, and who takes a next journal: all of those or none."""
     if wanted:
+        sizes = tuple((shard.number, size) for shard, size in wanted.items())
         try:
-            return volume.publish(Roll(rolled, tuple(wanted.items())), optional=True)
-        except DiskFullError:
+            superblock = volume.publish(Roll(rolled, sizes), optional=True)
+        except SiltstoneError:
             # Of both it is the roll that somebody will wait for.
             if volume.poisoned is not None:
                 raise
+        else:
+            return {shard: space.taken_by(superblock, shard.number) for shard in wanted}
     volume.publish(Roll(rolled))
-    return None
+    return {}
 
 
 def _flush_closing(turned: Sequence[Shard]) -> None:

@@ -16,7 +16,7 @@ from siltstone.volume.allocator import reserves_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from siltstone.format.superblock import Extent, Superblock
+    from siltstone.format.superblock import Extent
     from siltstone.shard.shard import Shard
 
 
@@ -59,20 +59,38 @@ def make_spares(shards: Sequence[Shard]) -> None:
 def _make_held(shards: Sequence[Shard]) -> None:
     wanted = sizes_of_next(shards)
     if wanted:
-        superblock = shards[0].volume.publish(TakeNext(tuple(wanted.items())), optional=True)
-        make_ready([shard for shard in shards if shard.number in wanted], superblock)
+        sizes = tuple((shard.number, size) for shard, size in wanted.items())
+        superblock = shards[0].volume.publish(TakeNext(sizes), optional=True)
+        _make_ready({shard: space.taken_by(superblock, shard.number) for shard in wanted})
 
 
-def sizes_of_next(shards: Iterable[Shard]) -> dict[int, int]:
-    """For each of some shards that can have a next journal and has none ready, by number, its best size [bytes].
+def sizes_of_next(shards: Iterable[Shard]) -> dict[Shard, int]:
+    """For each of some shards that can have a next journal and has none ready its best size [bytes].
 
-    The caller holds their spare locks until they are ready.
+    The caller holds their spare locks.
     """
     return {
-        shard.number: _best_size(shard)
+        shard: _best_size(shard)
         for shard in shards
         if shard.spare is None and shard.store.has_room_for_journal()
     }
+
+
+def make_ready(extents: Mapping[Shard, Extent]) -> None:
+    """Make journals ready that some shards have taken; all are given back where that fails.
+
+    So is that of a shard which has got another one meanwhile.
+    """
+    locks = [shard.spare_lock for shard in sorted(extents, key=lambda shard: shard.number)]
+    holding(locks, lambda: _make_ready_or_give_back(extents))
+
+
+def _make_ready_or_give_back(extents: Mapping[Shard, Extent]) -> None:
+    wanting = {shard: extent for shard, extent in extents.items() if shard.spare is None}
+    for shard in extents.keys() - wanting:
+        give_back(shard, extents[shard])
+    if wanting:
+        _make_ready(wanting)
 
 
 def make_spare(shard: Shard, clusters: int = 0, *, reserve: bool = False, kept: bool = False) -> None:
@@ -134,11 +152,6 @@ def _take_next(shard: Shard, clusters: int, *, reserve: bool, kept: bool) -> Ext
             size = max(size // 2, least)
         else:
             return space.taken_by(superblock, shard.number)
-
-
-def make_ready(shards: Sequence[Shard], superblock: Superblock) -> None:
-    """Make the journals ready that some shards took with the write of this superblock; given back where that fails."""
-    _make_ready({shard: space.taken_by(superblock, shard.number) for shard in shards})
 
 
 def _make_ready(extents: Mapping[Shard, Extent]) -> None:

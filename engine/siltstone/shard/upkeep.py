@@ -113,10 +113,11 @@ class Upkeep:
         """
         try:
             with self.lock:
-                if shard.store.room >= records:
-                    return True
+                # First: a shard that takes nothing any more says that it is full, whatever room there is.
                 if shard.broken is not None or records > shard.store.size.records:
                     return False
+                if shard.store.room >= records:
+                    return True
                 if self._incarnate(shard):
                     return True
             with self._flush_lock:
