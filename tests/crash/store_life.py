@@ -18,7 +18,7 @@ from siltstone.format.superblock import CLOSED
 from siltstone.index.types import KeyTypes
 from siltstone.log_store.older_views import by_store
 from siltstone.lookup.reader import Reader
-from siltstone.shard import rolling
+from siltstone.shard import rolling, spares
 from siltstone.shard.changes import CleanClose
 from siltstone.shard.choosing import Run, candidates_of, choose
 from siltstone.shard.group import ShardGroup
@@ -276,6 +276,18 @@ class StoreLife:
                 for given, flushed, one in zip(self.given, self.flushed, due, strict=True)
             ]
             self._tell()
+
+    def onward(self, _shard: int = 0) -> None:
+        """Let housekeeping complete rolls, and take the journals behind those with the same superblock write.
+
+        However little is in them yet. What was put before the rolls is durable then; nobody is told.
+        """
+
+        def lacks_spare(shard: Shard, _part: float) -> bool:
+            return shard.spare is None and shard.journal is not None and shard.journal.poison is None
+
+        with patch.object(spares, "_lacks_spare", lacks_spare):
+            rolling.complete_onward(list(self.group.shards.values()), self.group._flush_lock)
 
     def spares(self) -> None:
         """Make the next journals of all shards ready together."""

@@ -28,6 +28,7 @@ OPERATIONS: dict[str, Callable[[StoreLife], None]] = {
     "turn": StoreLife.turn,
     "roll": StoreLife.roll,
     "spare": StoreLife.spare,
+    "onward": StoreLife.onward,
     "pack": StoreLife.pack,
     "pack newest": StoreLife.pack_newest,
     "clean": StoreLife.clean,
