@@ -140,6 +140,9 @@ TURNED = (
     ("append", "roll", "delete", "turn", "append", "incarnate", "delete", "flush", "kill"),
     ("batch", "roll", "incarnate", "delete", "turn", "delete", "sweep", "kill"),
     ("append", "append", "turn", "clean", "append", "turn", "clean", "kill"),
+    ("append", "turn", "onward", "append", "flush", "kill"),
+    ("append", "turn", "append", "onward", "turn", "append", "onward", "flush", "kill"),
+    ("batch", "turn", "delete", "onward", "incarnate", "append", "turn", "onward", "close"),
 )
 
 
@@ -182,6 +185,8 @@ TOGETHER = (
         "note",
     ),
     ("append each", "spare", "turn each", "append each", "flush", "kill"),
+    ("append each", "spare each", "turn each", "append each", "onward", "append each", "flush"),
+    ("append each", "spare each", "turn each", "onward", "turn each", "onward", "append each", "kill"),
 )
 
 
