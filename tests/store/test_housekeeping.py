@@ -135,3 +135,24 @@ def test_housekeeping_of_a_store_that_closes_says_nothing(path, host, caplog):
     group.tick()
     assert not caplog.records
     store._core.abandon()
+
+
+def test_who_packs_looks_soon_whether_there_is_more_to_pack(path, host, monkeypatch):
+    """One run at a time: who overwrites faster than others call housekeeping would fill the volume else."""
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host) as store:
+        group, calls = store._core.shards.group, []
+        monkeypatch.setattr(group.upkeep, "_wake", lambda: calls.append(None))
+        for version in range(4):
+            store.put_many(*rows(range(2_000), version))
+            freeze(store)
+        ticks = 0
+        while calls or not ticks:
+            calls.clear()
+            before = store.info().journals
+            group.tick()
+            ticks += 1
+            assert bool(calls) == (store.info().journals < before)
+        # The last tick found nothing any more.
+        assert ticks > 1
+        assert_holds(store, range(2_000), 3)

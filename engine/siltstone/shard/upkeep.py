@@ -94,7 +94,7 @@ class Upkeep:
         """Do what is due; what fails rests for a while, and what else is due does not wait for that."""
         attempt = self._attempts.attempt
         for shard in list(self._shards.values()):
-            attempt("pack", shard.number, now, partial(self.pack, shard))
+            attempt("pack", shard.number, now, partial(self._pack_on, shard))
             if is_nearly_full(shard):
                 attempt("incarnate", shard.number, now, partial(self._relieve, shard))
             attempt("merge", shard.number, now, partial(self._limit, shard))
@@ -188,6 +188,11 @@ class Upkeep:
             Packing(shard, run, lambda: self._flush(only=[shard])).carry_out()
             _log.debug("shard %s: packed %s", shard.number, [source.id for source in run.sources])
             return True
+
+    def _pack_on(self, shard: Shard) -> None:
+        """Pack, and be back soon for what else there is, however seldom others call: they may overwrite fast."""
+        if self.pack(shard):
+            self._wake()
 
     def clean(self, shard: Shard, *, sparing: bool, end: float) -> bool:
         """As :meth:`siltstone.shard.making_space.MakingSpace.clean`."""
