@@ -211,10 +211,13 @@ class Upkeep:
 
     def _relieve(self, shard: Shard) -> None:
         """Incarnate something, the active journal where there is no other: else whoever fills the index waits."""
-        if not self.incarnate(shard):
+        done = self.incarnate(shard)
+        if not done:
             with self._flush_lock:
                 freeze(shard)
-            self.incarnate(shard)
+            done = self.incarnate(shard)
+        if done and is_nearly_full(shard):
+            self._wake()
 
     def incarnate(self, shard: Shard, *, until: int | None = None) -> bool:
         """Turn the oldest closed journals of a shard into a hash store; False where there are none.
