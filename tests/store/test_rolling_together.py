@@ -188,17 +188,26 @@ def test_where_the_volume_cannot_grow_rolls_are_complete_without_the_journals_be
         assert_holds(store, np.concatenate(filling.given))
 
 
+def at_new_journals(filling, act):
+    """A hook for writes that calls `act` with the offset of those to journals which are not there yet."""
+    known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
+
+    def hook(_inner, offset, _data):
+        if offset >= MIB and not any(extent.offset <= offset < extent.stop for extent in known):
+            act(offset)
+
+    return hook
+
+
 def test_next_journals_that_cannot_be_made_ready_are_given_back_and_the_rolls_are_complete(filling, faults):
     roll_and_want_the_next(filling)
-    known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
     failed = []
 
-    def fail(_inner, offset, _data):
-        if offset >= MIB and not any(extent.offset <= offset < extent.stop for extent in known):
-            failed.append(offset)
-            raise input_output_error("write", offset)
+    def fail(offset):
+        failed.append(offset)
+        raise input_output_error("write", offset)
 
-    faults.write = fail
+    faults.write = at_new_journals(filling, fail)
     filling.group.tick()
     assert failed
     faults.write = nothing
@@ -217,15 +226,13 @@ def test_next_journals_that_cannot_be_made_ready_are_given_back_and_the_rolls_ar
 
 def test_a_flush_does_not_wait_until_next_journals_are_ready(filling, faults):
     roll_and_want_the_next(filling)
-    known = [extent for extent in filling.group.volume.superblock.extents if extent.state in (ACTIVE, EMPTY)]
     begun, may_go_on = threading.Event(), threading.Event()
 
-    def hold(_inner, offset, _data):
-        if offset >= MIB and not any(extent.offset <= offset < extent.stop for extent in known):
-            begun.set()
-            assert may_go_on.wait(30)
+    def hold(_offset):
+        begun.set()
+        assert may_go_on.wait(30)
 
-    faults.write = hold
+    faults.write = at_new_journals(filling, hold)
     keeping = threading.Thread(target=filling.group.tick)
     keeping.start()
     try:
