@@ -45,6 +45,7 @@ setup(
             kernel("index.view"),
             kernel("lookup.reader"),
             kernel("volume.mapping"),
+            kernel("checks", "siltstone_workers", "workers/siltstone_workers"),
             kernel("decoding", "siltstone_workers", "workers/siltstone_workers"),
             kernel("receiver", "siltstone_workers", "workers/siltstone_workers"),
             kernel("waiting", "siltstone_workers", "workers/siltstone_workers"),

@@ -12,26 +12,36 @@ from typing import Final
 
 _EMPTY_PATH: Final = 0x1000
 _LINKS_AND_SIZE: Final = 0x004 | 0x200
-_STRUCT_SIZE: Final = 256
-# Byte offsets in struct statx.
-_LINKS: Final = slice(16, 20)
-_SIZE: Final = slice(40, 48)
+
+
+class _Answer(ctypes.Structure):
+    """struct statx, as far as it is asked for here."""
+
+    _fields_ = (
+        ("_mask_to_attributes", ctypes.c_char * 16),
+        ("links", ctypes.c_uint32),
+        ("_owner_to_inode", ctypes.c_char * 20),
+        ("size", ctypes.c_uint64),
+        ("_rest", ctypes.c_char * 208),
+    )
+
+
+assert ctypes.sizeof(_Answer) == 256
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def links_and_size(descriptor: int) -> tuple[int, int]:
     """Return the number of names of an open file, and its bytes."""
-    answer = ctypes.create_string_buffer(_STRUCT_SIZE)
+    answer = _Answer()
     try:
-        failed = _libc.statx(descriptor, b"", _EMPTY_PATH, _LINKS_AND_SIZE, answer)
+        failed = _libc.statx(descriptor, b"", _EMPTY_PATH, _LINKS_AND_SIZE, ctypes.byref(answer))
     except AttributeError:  # an old C library
         failed = -1
     if failed:
         status = os.fstat(descriptor)
         return status.st_nlink, status.st_size
-    data = memoryview(answer).cast("B")
-    return data[_LINKS].cast("I")[0], data[_SIZE].cast("Q")[0]
+    return answer.links, answer.size
 
 
 def size(descriptor: int) -> int:

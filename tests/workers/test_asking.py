@@ -14,8 +14,8 @@ from worker_stores import Readers, ends_within
 from siltstone.errors import OutcomeUnknownError
 from siltstone_workers import process, sender
 from siltstone_workers.gathering import Batch
+from siltstone_workers.kinds import Kind
 from siltstone_workers.ledger import Ledger
-from siltstone_workers.messages import Kind, News, ShardProgress
 from siltstone_workers.process import WorkerProcess
 from siltstone_workers.sender import Sender
 
@@ -38,7 +38,7 @@ def listening(monkeypatch: pytest.MonkeyPatch, shards: int = 1) -> Iterator[Work
     worker = WorkerProcess(0, 20.0, [], ledgers)
     try:
         # Everything fits: nobody waits for an answer.
-        worker.hear(News(1, [ShardProgress(shard, 0, 1 << 40, 1 << 40) for shard in ledgers]))
+        worker.hear(1, [[shard, 0, 1 << 40, 1 << 40] for shard in ledgers])
         yield worker
     finally:
         assert worker.end("the test is over", 20.0)

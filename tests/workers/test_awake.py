@@ -13,7 +13,7 @@ from siltstone_workers import answers
 from siltstone_workers.answers import Answers
 from siltstone_workers.awake import AWAKE_MAX, Awake
 from siltstone_workers.inbox import Inbox
-from siltstone_workers.messages import Kind
+from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import Message, make_pipe
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender
@@ -87,7 +87,7 @@ def in_turn(send: Callable[[int], None], receive: Callable[[], Any], times: int,
 def test_answers_that_take_long_are_slept_through(looks: list[float]) -> None:
     reading, writing = make_pipe()
     sender, receiver = Sender(writing), Receiver(reading)
-    waiting = Answers(receiver, -1, lambda _news: None, lambda error: pytest.fail(str(error)))
+    waiting = Answers(receiver, -1, lambda _number, _shards: None, lambda error: pytest.fail(str(error)))
     expected = [waiting.expect() for _number in range(30)]
     unread = iter(expected)
     try:

@@ -11,7 +11,7 @@ from pipe_pairs import PATIENCE_S, Task, pipe
 from siltstone.errors import DamageError, ProtocolError
 from siltstone_workers.calls import Calls
 from siltstone_workers.errors import error_to_wire
-from siltstone_workers.messages import Kind
+from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from siltstone.errors import ShardAwayError
 from siltstone_workers.answers import Answer
+from siltstone_workers.checks import rows
 from siltstone_workers.frames import credit_of
 from siltstone_workers.gathering import TOGETHER_MAX, Batch, gathered, messages_of
-from siltstone_workers.messages import Kind, append_parts
+from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import frame_limit, make_pipe
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender
@@ -102,7 +103,7 @@ def test_bulk_in_pieces_arrives_whole_in_one_frame_or_in_parts(over: int) -> Non
         sender.send_all([([Kind.APPEND, 0, parts], pieces)])
         message = receiver.receive(10.0)
         assert message is not None
-        assert append_parts(message.fields[2]) == parts
+        assert rows("batches", message.fields[2], 4) == [list(part) for part in parts]
         assert message.bulk is not None
         assert bytes(message.bulk) == b"".join(bytes(piece) for piece in pieces)
     finally:

@@ -9,7 +9,7 @@ import pytest
 from pipe_pairs import PATIENCE_S, ends
 
 from siltstone_workers.inbox import Inbox
-from siltstone_workers.messages import Kind
+from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError
 
 if TYPE_CHECKING:

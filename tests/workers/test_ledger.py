@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from worker_stores import Readers
 
 from siltstone_workers.ledger import Ledger
-from siltstone_workers.messages import ShardProgress
 
 SIZES = st.integers(0, 60)
 RECORDS = st.integers(0, 6)
@@ -33,7 +32,7 @@ class LedgerAndWorker(RuleBasedStateMachine):
         self.shown: set[int] = set()
         self.room = self.records = 0
         self.news = self.newest = 0
-        self.late: list[tuple[int, ShardProgress]] = []
+        self.late: list[tuple[int, tuple[int, int, int]]] = []
 
     @rule(size=SIZES, records=RECORDS, cancelled=st.booleans())
     def send(self, size: int, records: int, cancelled: bool) -> None:
@@ -56,12 +55,12 @@ class LedgerAndWorker(RuleBasedStateMachine):
         done = data.draw(st.integers(0, len(self.under_way) - 1))
         sequence = self.under_way[done][0]
         self.news += 1
-        told = ShardProgress(3, sequence, room, records)
+        told = (sequence, room, records)
         if late:
             self.late.append((self.news, told))
             return
         self.newest = self.news
-        self.ledger.progress(self.news, told)
+        self.ledger.progress(self.news, *told)
         self.under_way = self.under_way[done + 1 :]
         self.shown = {each for each in self.shown if each > sequence}
         self.room, self.records = room, records
@@ -72,12 +71,12 @@ class LedgerAndWorker(RuleBasedStateMachine):
         number, told = self.late.pop(0)
         if any(later < number for later, _told in self.late):
             return
-        self.ledger.progress(number, told)
+        self.ledger.progress(number, *told)
         if number > self.newest:
             self.newest = number
-            self.under_way = [each for each in self.under_way if each[0] > told.sequence]
-            self.shown = {each for each in self.shown if each > told.sequence}
-            self.room, self.records = told.room, told.records
+            sequence, self.room, self.records = told
+            self.under_way = [each for each in self.under_way if each[0] > sequence]
+            self.shown = {each for each in self.shown if each > sequence}
 
     @rule()
     def refused(self) -> None:
@@ -105,7 +104,7 @@ TestLedger = LedgerAndWorker.TestCase
 def test_nothing_surely_fits_before_the_worker_said_anything() -> None:
     ledger = Ledger(0, Readers())  # type: ignore[arg-type]
     assert not ledger.surely_fits(1, 1)
-    ledger.progress(1, ShardProgress(0, 0, 10, 1))
+    ledger.progress(1, 0, 10, 1)
     assert ledger.surely_fits(10, 1)
     assert not ledger.surely_fits(11, 1)
     assert not ledger.surely_fits(10, 2)
@@ -114,8 +113,8 @@ def test_nothing_surely_fits_before_the_worker_said_anything() -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_older_news_change_nothing(number: int) -> None:
     ledger = Ledger(0, Readers())  # type: ignore[arg-type]
-    ledger.progress(3, ShardProgress(0, 0, 10, 10))
+    ledger.progress(3, 0, 10, 10)
     ledger.send(stream(5), 1, visible=True)
-    ledger.progress(number, ShardProgress(0, 1, 1000, 1000))
+    ledger.progress(number, 1, 1000, 1000)
     assert ledger.queued_bytes == 5
     assert not ledger.surely_fits(6, 1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from siltstone.errors import ProtocolError
 from siltstone_workers import machine
 from siltstone_workers.frames import credit_of
+from siltstone_workers.kinds import Kind
 from siltstone_workers.machine import (
     Append,
     Delete,
@@ -27,7 +28,6 @@ from siltstone_workers.machine import (
     Tidy,
     WorkerMachine,
 )
-from siltstone_workers.messages import Kind
 from siltstone_workers.pipes import Message
 
 WINDOW = 4096

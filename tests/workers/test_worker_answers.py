@@ -9,8 +9,8 @@ import numpy as np
 from siltstone.errors import DiskFullError, MediumError, SiltstoneError
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
+from siltstone_workers.kinds import Kind
 from siltstone_workers.machine import WorkerMachine
-from siltstone_workers.messages import Kind
 from siltstone_workers.pipes import Message
 from siltstone_workers.worker import Worker
 

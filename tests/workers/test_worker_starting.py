@@ -18,7 +18,8 @@ import siltstone
 from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError
 from siltstone_workers import keeper, process
 from siltstone_workers.frames import encode_frame
-from siltstone_workers.messages import PROTOCOL_VERSION, Kind
+from siltstone_workers.kinds import Kind
+from siltstone_workers.messages import PROTOCOL_VERSION
 from siltstone_workers.pipes import make_pipe
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender

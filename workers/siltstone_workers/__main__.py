@@ -12,10 +12,12 @@ from typing import Final
 
 from siltstone.errors import SiltstoneError
 from siltstone_workers.calls import Calls
+from siltstone_workers.checks import expect
 from siltstone_workers.config import WorkerConfig
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.inbox import Inbox
-from siltstone_workers.messages import PROTOCOL_VERSION, Kind, expect
+from siltstone_workers.kinds import Kind
+from siltstone_workers.messages import PROTOCOL_VERSION
 from siltstone_workers.pipes import ChannelClosedError, Message
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender

@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from siltstone_workers.awake import Awake
+from siltstone_workers.checks import expect
 from siltstone_workers.errors import ProtocolError, error_from_wire
-from siltstone_workers.messages import Kind, News, expect, progress_from_wire
+from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.waiting import wait_readable
 
@@ -44,7 +45,7 @@ class Answers:
 
     :param receiver: of the pipe that carries them
     :param pidfd: readable once the process is gone, whoever else may have its end of the pipe
-    :param heard: gets what the worker says of its progress with each answer
+    :param heard: gets what the worker says of its progress with each answer, which may break a rule
     :param broken: called with what broke a rule; the process is to be ended
     """
 
@@ -52,7 +53,7 @@ class Answers:
         self,
         receiver: Receiver,
         pidfd: int,
-        heard: Callable[[News], None],
+        heard: Callable[[int, object], None],
         broken: Callable[[ProtocolError], None],
     ) -> None:
         self._receiver = receiver
@@ -166,7 +167,7 @@ class Answers:
         request, error, number, shards = expect(fields, int, (list, None), int, list)
         found = None if error is None else error_from_wire(error)
         # First: who has an answer finds told what was dealt with before it.
-        self._heard(News(number, progress_from_wire(shards)))
+        self._heard(number, shards)
         with self._lock:
             answer = self._expected.pop(request, None)
             if answer is None:

@@ -11,8 +11,9 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from siltstone_workers.checks import expect
 from siltstone_workers.errors import ProtocolError, error_from_wire
-from siltstone_workers.messages import Kind, expect
+from siltstone_workers.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

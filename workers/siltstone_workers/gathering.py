@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from siltstone_workers.frames import credit_of
-from siltstone_workers.messages import AppendPart, Kind
+from siltstone_workers.kinds import Kind
+from siltstone_workers.messages import AppendPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -25,8 +25,9 @@ from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.gathering import Batch, gathered
 from siltstone_workers.keeper import Keeper, State
+from siltstone_workers.kinds import Kind
 from siltstone_workers.lookups import Lookups
-from siltstone_workers.messages import Kind, ends_from_wire, figures_from_wire
+from siltstone_workers.messages import ends_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
 from siltstone_workers.sharing import Sharing, describe

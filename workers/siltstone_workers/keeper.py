@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from siltstone.errors import ClosedError, ShardAwayError, ShardStoppedError, SiltstoneError, WorkerError
 from siltstone.format.superblock_slot import encode_slot
 from siltstone.threads import Wakeup, start_thread
+from siltstone_workers.checks import expect
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import unpack_value
-from siltstone_workers.messages import (
-    PROTOCOL_VERSION,
-    Kind,
-    News,
-    expect,
-    recoveries_from_wire,
-)
+from siltstone_workers.kinds import Kind
+from siltstone_workers.messages import PROTOCOL_VERSION, recoveries_from_wire
 from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.process import WorkerProcess
 
@@ -305,8 +301,8 @@ class Keeper:
         process = self._process()
         kind = message.fields[0]
         if kind == Kind.PROGRESS:
-            credit, *news = expect(message.fields, int, int, list)
-            process.hear(News.from_wire(news))
+            credit, number, shards = expect(message.fields, int, int, list)
+            process.hear(number, shards)
             process.give_credit(credit)
         elif kind == Kind.FAILED:
             # The next flush brings the error; until then nothing more is sent that nobody waits for.

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from siltstone.index.pending import Pending
-    from siltstone_workers.messages import ShardProgress
 
 
 class Ledger:
@@ -55,18 +54,22 @@ class Ledger:
         """The batch was not sent after all: no reader finds it any more."""
         self.pending.cancel(sequence)
 
-    def progress(self, number: int, told: ShardProgress) -> None:
-        """The worker has dealt with what was sent up to a sequence, as news of this number say."""
+    def progress(self, number: int, sequence: int, room: int, records: int) -> None:
+        """The worker has dealt with what was sent up to a sequence, as news of this number say.
+
+        :param room: bytes of entries that surely still fit without more space
+        :param records: keys that the index surely still takes
+        """
         with self._lock:
             if number < self._news:
                 return  # older than what is known
             self._news = number
-            while self._under_way and self._under_way[0][0] <= told.sequence:
-                _sequence, size, records = self._under_way.popleft()
+            while self._under_way and self._under_way[0][0] <= sequence:
+                _sequence, size, keys = self._under_way.popleft()
                 self._bytes -= size
-                self._records -= records
-            self._room, self._records_room = told.room, told.records
-        self.pending.retire(told.sequence)
+                self._records -= keys
+            self._room, self._records_room = room, records
+        self.pending.retire(sequence)
 
     def nothing_fits(self) -> None:
         """Until the next progress every batch is waited for."""

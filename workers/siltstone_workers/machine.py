@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from siltstone_workers.checks import expect, rows
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.frames import credit_of
-from siltstone_workers.messages import Kind, append_parts, expect
+from siltstone_workers.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -77,8 +78,7 @@ class Delete:
     credit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(NamedTuple):
     """Flush everything once; answer all of them."""
 
     requests: tuple[int, ...]
@@ -243,7 +243,7 @@ class WorkerMachine:
     def _append(self, message: Message) -> list[Instruction]:
         request, sent = expect(message.fields, int, list)
         self._must_be(State.SERVING, Kind.APPEND)
-        entries, parts = self._bulk(message), append_parts(sent)
+        entries, parts = self._bulk(message), rows("batches", sent, 4)
         instructions: list[Instruction] = []
         at = 0
         # That of the message is the first one's.

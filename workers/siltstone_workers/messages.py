@@ -37,76 +37,18 @@ failed since the last.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from siltstone.journal.recovery import JournalRecovery
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers import values
-from siltstone_workers.errors import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: what both sides must have in common: raised with every change of a message
 PROTOCOL_VERSION: Final = 6
-
-
-class Kind(IntEnum):
-    """The first item of every message. 0 and 1 belong to frames."""
-
-    HELLO = 2
-    READY = 3
-    RECOVER = 4
-    SERVE = 5
-    APPEND = 6
-    DELETE = 7
-    FLUSH = 8
-    FIGURES = 9
-    END = 10
-    EXIT = 11
-    PROGRESS = 12
-    FAILED = 13
-    PUBLISH = 14
-    ENTRIES = 15
-    REPLAYED = 16
-    REPLY = 17
-    CREDIT = 18
-    TIDY = 19
-    SPACE = 20
-
-
-class ShardProgress(NamedTuple):
-    """How far a worker is with one shard.
-
-    :param shard: its number
-    :param sequence: everything sent up to this append has been dealt with
-    :param room: bytes of entries that surely still fit without more space
-    :param records: keys that the index surely still takes
-    """
-
-    shard: int
-    sequence: int
-    room: int
-    records: int
-
-
-class News(NamedTuple):
-    """What a worker says of its progress.
-
-    :param number: rises with every news
-    :param shards: those that were touched since the last
-    """
-
-    number: int
-    shards: list[ShardProgress]
-
-    @classmethod
-    def from_wire(cls, items: Sequence[Any]) -> News:
-        """The news in the last two items of a message."""
-        number, shards = items
-        return cls(number, progress_from_wire(shards))
 
 
 class AppendPart(NamedTuple):
@@ -122,38 +64,6 @@ class AppendPart(NamedTuple):
     sequence: int
     records: int
     size: int
-
-
-def expect(fields: Sequence[Any], *kinds: type | tuple[type | None, ...]) -> list[Any]:
-    """The items behind the kind of a message, if they are of these types; ProtocolError where they are not."""
-    _kind, *items = fields
-    if len(items) != len(kinds):
-        raise _unfitting(fields)
-    # A loop without calls: it runs for every message.
-    for item, kind in zip(items, kinds, strict=True):
-        if kind is int:
-            if type(item) is not int or item < 0:
-                raise _unfitting(fields)
-        elif type(item) is kind:
-            continue
-        elif type(kind) is not tuple or (type(item) not in kind and (item is not None or None not in kind)):
-            raise _unfitting(fields)
-    return items
-
-
-def _unfitting(fields: Sequence[Any]) -> ProtocolError:
-    return ProtocolError(
-        f"message {_name(fields)}: items {list(fields[1:])!r:.120} do not fit",
-        rule=f"items of {_name(fields)}",
-        value=None,
-    )
-
-
-def _name(fields: Sequence[Any]) -> str:
-    try:
-        return Kind(fields[0]).name
-    except (ValueError, IndexError):
-        return repr(fields[:1])
 
 
 # ---- values
@@ -229,21 +139,3 @@ def _figures(value: Any) -> list[ShardFigures]:
             values.listed(one, 7) for one in values.listed(value)
         )
     ]
-
-
-def progress_from_wire(value: object) -> list[ShardProgress]:
-    """How far some shards are, as it was sent."""
-    return values.parsed("progress", _progress, value)
-
-
-def _progress(value: Any) -> list[ShardProgress]:
-    return [ShardProgress._make(values.counts(one, 4)) for one in values.listed(value)]
-
-
-def append_parts(value: object) -> list[AppendPart]:
-    """The batches of an APPEND, as they were sent."""
-    return values.parsed("batches", _append_parts, value)
-
-
-def _append_parts(value: Any) -> list[AppendPart]:
-    return [AppendPart._make(values.counts(one, 4)) for one in values.listed(value)]

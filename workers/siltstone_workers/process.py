@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -13,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
 from siltstone_workers.answers import Answer, Answers
+from siltstone_workers.checks import rows
 from siltstone_workers.errors import ProtocolError
+from siltstone_workers.events import Events
 from siltstone_workers.frames import credit_of
 from siltstone_workers.gathering import Batch, messages_of
-from siltstone_workers.messages import Kind, News
+from siltstone_workers.kinds import Kind
 from siltstone_workers.outbox import Outbox
 from siltstone_workers.pipes import ChannelClosedError, SilentError, make_pipes
 from siltstone_workers.receiver import Receiver
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 #: why a process ended, as long as nothing better is known
 _ENDED: Final = "it ended"
+#: as a plain number: to look a member of Kind up costs more than to send it
+_APPEND: Final = int(Kind.APPEND)
 #: batches up to this size wait for others, until there are so many bytes of them
 _SMALL_BYTES: Final = 4096
 _OUTBOX_BYTES: Final = 32 * 1024
@@ -82,13 +85,13 @@ class WorkerProcess:
         self._cause: str | None = None
         requests, replies, events, answers = make_pipes(4)
         self._requests, self._replies = (Sender(pipe[1], silence=deadline) for pipe in (requests, replies))
-        self._events, answering = Receiver(events[0]), Receiver(answers[0])
+        hearing, answering = Receiver(events[0]), Receiver(answers[0])
         theirs = [requests[0], replies[0], events[1], answers[1]]
         try:
             self._process = _start(theirs, inherited, path)
             self._pidfd = identify(self._process)
         except BaseException:
-            for end in (self._requests, self._replies, self._events, answering):
+            for end in (self._requests, self._replies, hearing, answering):
                 end.close()
             raise
         finally:
@@ -98,9 +101,7 @@ class WorkerProcess:
         #: bytes of entries that one frame takes
         self.frame_room = self._requests.frame_room
         self.pid: int = self._process.pid
-        self._poll = select.poll()
-        self._poll.register(self._events.reading, select.POLLIN)
-        self._poll.register(self._pidfd, select.POLLIN)
+        self._events = Events(hearing, self._pidfd)
         self._answering = answering
         self._answers = Answers(answering, self._pidfd, self.hear, lambda error: self.kill(str(error)))
 
@@ -158,7 +159,7 @@ class WorkerProcess:
             # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
             fits = ledger.surely_fits(size, records) and self._credit >= self._outbox.credit + credit_of(size)
             if fits:
-                self._append([batch], [True])
+                self._append_small(ledger, stream, records, size)
         finally:
             self.order.release()
         return fits
@@ -172,7 +173,7 @@ class WorkerProcess:
                 ledger, stream, records = batch
                 sequence = ledger.send(stream, records, visible=answer is None)
                 if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
-                    self._keep(ledger, sequence, stream, records)
+                    self._keep(ledger, stream, records, sequence)
                 else:
                     sent.append((sequence, batch, answer))
             if sent or self._outbox.bytes >= _OUTBOX_BYTES:
@@ -185,7 +186,23 @@ class WorkerProcess:
         self.sent += len(sent)
         return answers
 
-    def _keep(self, ledger: Ledger, sequence: int, stream: NDArray[np.uint8], records: int) -> None:
+    def _append_small(self, ledger: Ledger, stream: NDArray[np.uint8], records: int, size: int) -> None:
+        """As :meth:`_append` for one small batch that surely fits: what is put one by one shall take a short way."""
+        sequence = ledger.send(stream, records, visible=True)
+        if self._unheard:
+            self._keep(ledger, stream, records, sequence)
+            if self._outbox.bytes >= _OUTBOX_BYTES:
+                self._post()
+            return
+        try:
+            part = (ledger.shard, sequence, records, size)
+            self._post(([_APPEND, 0, [part]], [stream.data]), credit=credit_of(size))
+        except BaseException:
+            ledger.cancel(sequence)
+            raise
+        self.sent += 1
+
+    def _keep(self, ledger: Ledger, stream: NDArray[np.uint8], records: int, sequence: int) -> None:
         """Let a small batch wait in the outbox, from where it will be sent whatever becomes of others."""
         try:
             self._outbox.add(ledger.shard, sequence, stream, records)
@@ -270,46 +287,24 @@ class WorkerProcess:
     # ---- listening
 
     def listen(self, timeout: float | None) -> Message | None:
-        """The next message that is no answer; None after `timeout` seconds of silence.
-
-        ChannelClosedError once the worker is gone, ProtocolError where it breaks a rule.
-        """
-        while True:
-            if not self._events.has_buffered:
-                ready = dict(self._poll.poll(None if timeout is None else timeout * 1000))
-                if not ready:
-                    return None
-                if self._events.reading not in ready:
-                    # It is gone, and what it said last has been read; somebody else may have its end of the pipe.
-                    raise ChannelClosedError("the process ended")
-            # What is here and no more: it may stop in the middle of a frame.
-            message = self._events.receive(0.0)
-            if message is not None:
-                return message
+        """The next message that is no answer; see :meth:`siltstone_workers.events.Events.listen`."""
+        return self._events.listen(timeout)
 
     def listen_for(self, answer: Answer, timeout: float) -> Message | None:
         """The next message while the worker opens its shards and nobody else waits; None to look again.
 
         WorkerError after `timeout` seconds of silence; ChannelClosedError, ProtocolError as in :meth:`listen`.
         """
-        if self._events.has_buffered:
-            return self._events.receive(0.0)
-        poll = select.poll()
-        for descriptor in (self._events.reading, self._answering.reading, self._pidfd):
-            poll.register(descriptor, select.POLLIN)
-        ready = dict(poll.poll(timeout * 1000))
-        if not ready:
+        message, is_ready = self._events.listen_beside(self._answering.reading, timeout)
+        if not is_ready:
             raise WorkerError(
                 f"worker {self.number} said nothing within {timeout:g} s while it opened its shards",
                 worker=self.number,
                 cause="silence",
             )
-        if self._events.reading in ready:
-            return self._events.receive(0.0)
-        if self._answering.reading not in ready:
-            raise ChannelClosedError("the process ended")
-        self._answers.wait(answer, 0)
-        return None
+        if message is None:
+            self._answers.wait(answer, 0)
+        return message
 
     def give_credit(self, size: int) -> None:
         """The worker has dealt with messages that took `size` bytes of credit."""
@@ -317,16 +312,15 @@ class WorkerProcess:
             self._credit += size
             self._credit_condition.notify_all()
 
-    def hear(self, news: News) -> None:
-        """Take over what the worker says of its progress; ProtocolError where a shard is not its own."""
-        for told in news.shards:
-            ledger = self.ledgers.get(told.shard)
+    def hear(self, number: int, shards: object) -> None:
+        """Take over what the worker says of its progress, the last two items of a message; ProtocolError where that is
+        malformed, or a shard is not its own."""
+        for shard, sequence, room, records in rows("progress", shards, 4):
+            ledger = self.ledgers.get(shard)
             if ledger is None:
-                raise ProtocolError(
-                    f"shard {told.shard} is another worker's", rule="own shards", value=told.shard
-                )
-            ledger.progress(news.number, told)
-        self._unheard = self._unheard and not news.shards
+                raise ProtocolError(f"shard {shard} is another worker's", rule="own shards", value=shard)
+            ledger.progress(number, sequence, room, records)
+            self._unheard = False
 
     # ---- ending
 

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary, WeakSet
 from siltstone.errors import SiltstoneError
 from siltstone.threads import start_thread
 from siltstone_workers.change_values import change_from_wire
+from siltstone_workers.checks import expect
 from siltstone_workers.errors import ProtocolError, error_to_wire
 from siltstone_workers.frames import pack_value, unpack_value
-from siltstone_workers.messages import Kind, expect
+from siltstone_workers.kinds import Kind
 from siltstone_workers.superblock_values import difference_to_wire
 
 if TYPE_CHECKING:

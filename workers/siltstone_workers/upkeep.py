@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import DiskFullError, SiltstoneError
 from siltstone.shard.space import closed_bytes
-from siltstone_workers.messages import Kind
+from siltstone_workers.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -22,8 +22,9 @@ from siltstone.volume.backend import Handover
 from siltstone_workers import machine
 from siltstone_workers.errors import error_to_wire
 from siltstone_workers.frames import pack_value
+from siltstone_workers.kinds import Kind
 from siltstone_workers.memory import WorkerMemory
-from siltstone_workers.messages import Kind, ends_to_wire, figures_to_wire, recoveries_to_wire
+from siltstone_workers.messages import ends_to_wire, figures_to_wire, recoveries_to_wire
 from siltstone_workers.worker_volume import WorkerVolume
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class Worker:
             self._events.send([Kind.PROGRESS, credit, *self._news(touched)])
 
     def _news(self, touched: dict[int, int]) -> tuple[int, list[Any]]:
-        """How far the shards are that were touched; see :class:`siltstone_workers.messages.News`."""
+        """How far the shards are that were touched; see messages.py."""
         self._reports += 1
         found = []
         for number, sequence in touched.items():

@@ -13,7 +13,7 @@ from siltstone.volume.volume import check_poison, check_process
 from siltstone_workers.change_values import change_to_wire
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.frames import pack_value, unpack_value
-from siltstone_workers.messages import Kind
+from siltstone_workers.kinds import Kind
 from siltstone_workers.superblock_values import difference_from_wire
 
 if TYPE_CHECKING:

@@ -223,6 +223,8 @@ class ShardGroup:
         except SiltstoneError as error:
             errors.append(error)
         for shard in shards:
+            if not note and shard.is_flushed:
+                continue
             try:
                 if shard.begin_flush(note=note):
                     begun.append(shard)

@@ -60,7 +60,8 @@ class GroupCommit:
                     return
                 self._begun += 1
                 number = self._begun
-                self._take_along(served)
+                if self._asleep:
+                    self._take_along(served)
                 try:
                     self._flush()
                 except SiltstoneError as error:
@@ -71,7 +72,8 @@ class GroupCommit:
                 self._ended = number
         finally:
             # Whoever leads next first: its flush and what those who were served do next run side by side.
-            self._wake_next()
+            if self._asleep:
+                self._wake_next()
             for each in served:
                 each.lock.release()
 
@@ -98,6 +100,6 @@ class GroupCommit:
 
     def _wake_next(self) -> None:
         """Wake the one that sleeps longest, so that it leads, unless somebody does already, who will do this then."""
-        if self._asleep and not self._leading.locked():
+        if not self._leading.locked():
             with contextlib.suppress(IndexError):
                 self._asleep.popleft().lock.release()

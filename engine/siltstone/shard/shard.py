@@ -189,6 +189,15 @@ class Shard:
 
     # ---- flushing, in three steps so that one flush of the medium serves many shards
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether a flush finds nothing here: no entry that is not durable, and no error to tell.
+
+        Asked without the lock: what was appended before is seen, what others append meanwhile may not be.
+        """
+        journal = self.journal
+        return not self.turned and (journal is None or (journal.poison is None and journal.is_flushed))
+
     def begin_flush(self, *, note: bool = False) -> bool:
         """Write what a flush must cover; False where there is nothing new. The medium is the caller's to flush.
 
