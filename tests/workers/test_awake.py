@@ -9,15 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siltstone_workers import answers
 from siltstone_workers.answers import Answers
-from siltstone_workers.awake import AWAKE_MAX, Awake
 from siltstone_workers.inbox import Inbox
 from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import Message, make_pipe
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender
-from siltstone_workers.waiting import wait_readable
+from siltstone_workers.waiting import AWAKE_MAX, Awake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,17 +47,16 @@ def test_it_is_never_looked_for_long(waits: list[float]) -> None:
     assert 0.0 <= after(*waits) <= AWAKE_MAX
 
 
-@pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """For how long each wait was to be without sleep."""
-    found: list[float] = []
+class WatchedAwake(Awake):
+    """Notes for how long each wait was to be without sleep."""
 
-    def wait(first: int, second: int, seconds: float, awake: float) -> int:
-        found.append(awake)
-        return wait_readable(first, second, seconds, awake)
+    def __init__(self, looks: list[float]) -> None:
+        super().__init__()
+        self._looks = looks
 
-    monkeypatch.setattr(answers, "wait_readable", wait)
-    return found
+    def wait(self, first: int, second: int, seconds: float) -> int:
+        self._looks.append(self.seconds)
+        return super().wait(first, second, seconds)
 
 
 class Watched:
@@ -69,10 +66,10 @@ class Watched:
         self._receiver = receiver
         self._looks = looks
 
-    def receive(self, timeout: float | None = None, *, awake: float = 0.0) -> Message | None:
+    def receive(self, timeout: float | None = None, awake: Awake | None = None) -> Message | None:
         if timeout != 0:
-            self._looks.append(awake)
-        return self._receiver.receive(timeout, awake=awake)
+            self._looks.append(0.0 if awake is None else awake.seconds)
+        return self._receiver.receive(timeout, awake)
 
 
 def in_turn(send: Callable[[int], None], receive: Callable[[], Any], times: int, pause: float) -> None:
@@ -84,10 +81,12 @@ def in_turn(send: Callable[[int], None], receive: Callable[[], Any], times: int,
         sending.join()
 
 
-def test_answers_that_take_long_are_slept_through(looks: list[float]) -> None:
+def test_answers_that_take_long_are_slept_through() -> None:
+    looks: list[float] = []
     reading, writing = make_pipe()
     sender, receiver = Sender(writing), Receiver(reading)
     waiting = Answers(receiver, -1, lambda _number, _shards: None, lambda error: pytest.fail(str(error)))
+    waiting._awake = WatchedAwake(looks)
     expected = [waiting.expect() for _number in range(30)]
     unread = iter(expected)
     try:

@@ -14,6 +14,7 @@ from siltstone.errors import ProtocolError
 from siltstone_workers import frames, sender
 from siltstone_workers.pipes import ChannelClosedError
 from siltstone_workers.sender import Sender
+from siltstone_workers.waiting import Awake
 
 KIB = 1024
 
@@ -110,14 +111,14 @@ def test_a_handler_that_raises_takes_no_message_away(
     monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     """A handler runs wherever the next bytecode does: here while a message is made of its bytes."""
-    usual, raises = frames.msgpack.unpackb, iter([error("from a handler")])
+    usual, raises = frames._unpack_message, iter([error("from a handler")])
 
     def unpackb(*what: Any, **how: Any) -> Any:
         for each in raises:
             raise each
         return usual(*what, **how)
 
-    monkeypatch.setattr(frames.msgpack, "unpackb", unpackb)
+    monkeypatch.setattr(frames, "_unpack_message", unpackb)
     with bare_writer() as writer:
         writer.write(frame([9, 1], b"bulk") + frame([9, 2]))
         with pytest.raises(error, match="from a handler"):
@@ -138,7 +139,7 @@ def test_a_signal_while_it_looks_without_sleep_is_handled_before_it_sleeps() -> 
         with bare_writer() as writer, ends_within(0.0):
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(InterruptedError, match="from a handler"):
-                writer.receiver.receive(60.0, awake=0.3)
+                writer.receiver.receive(60.0, Awake(1.0))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -10,12 +10,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from siltstone_workers.awake import Awake
 from siltstone_workers.checks import expect
 from siltstone_workers.errors import ProtocolError, error_from_wire
 from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError
-from siltstone_workers.waiting import wait_readable
+from siltstone_workers.waiting import Awake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,12 +134,8 @@ class Answers:
         """Read for everybody until one's own answer is here; False after the deadline, True also at the pipe's end."""
         while not answer.has_arrived and not self._is_over:
             if not self._receiver.has_buffered:
-                begin = time.monotonic()
-                left = max(0.0, deadline - begin)
-                ready = wait_readable(self._receiver.reading, self._pidfd, left, self._awake.seconds)
-                if left:
-                    # Else it only looked whether there is one.
-                    self._awake.took(time.monotonic() - begin)
+                left = max(0.0, deadline - time.monotonic())
+                ready = self._awake.wait(self._receiver.reading, self._pidfd, left)
                 if not ready:
                     return False
                 if not ready & 1:

@@ -13,6 +13,7 @@ that is longer than a frame may be comes in parts: frames of kind :data:`PART` b
 from __future__ import annotations
 
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
@@ -166,10 +167,14 @@ def frame_length(prefix: Buffer, limit: int) -> int:
     return int(length)
 
 
+#: bound once: the options of a call cost more than what it does
+_unpack_message: Final = partial(msgpack.unpackb, **_OPTIONS, **_LIMITS)
+
+
 def unpack_message(head: Buffer) -> Any:
     """What a message in msgpack says, all of it and nothing behind it; ProtocolError where it is none."""
     try:
-        return msgpack.unpackb(head, **_OPTIONS, **_LIMITS)
+        return _unpack_message(head)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         # Its own errors share no base. No others: a signal's handler may raise anything here.
         raise ProtocolError(

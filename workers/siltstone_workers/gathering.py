@@ -86,12 +86,15 @@ def gathered(
     :param serving: the worker that serves a shard; raises where none does
     """
     waiting: dict[_Where, list[Batch]] = {}
+    sizes: dict[_Where, int] = {}
     for shard, (stream, records) in streams.items():
         process = serving(shard)
         together = waiting.setdefault(process, [])
-        size = sum(len(each.stream) for each in together) + len(stream)
+        size = sizes.get(process, 0) + len(stream)
         if together and (size > process.frame_room or len(together) == TOGETHER_MAX):
             yield process, together
-            together = waiting[process] = []
+            together, size = [], len(stream)
+            waiting[process] = together
+        sizes[process] = size
         together.append(Batch(process.ledgers[shard], stream, records))
     yield from waiting.items()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
-from siltstone_workers.awake import Awake
+from siltstone_workers.waiting import Awake
 
 if TYPE_CHECKING:
     from siltstone_workers.pipes import Message
@@ -29,13 +28,8 @@ class Inbox:
 
     def next_request(self, timeout: float) -> Message | None:
         """The next message; None where none came within `timeout` seconds, 0 to look only."""
-        if timeout == 0 or self._streams:
-            # A look alone says nothing of how long they take, nor does what comes in a stream.
-            message = self._receiver.receive(timeout)
-        else:
-            begin = time.monotonic()
-            message = self._receiver.receive(timeout, awake=self._awake.seconds)
-            self._awake.took(time.monotonic() - begin)
+        # What comes in a stream says nothing of how long others take.
+        message = self._receiver.receive(timeout, None if self._streams else self._awake)
         if message is not None:
             self._streams = message.bulk is not None and len(message.bulk) >= _LONG_BYTES
         return message

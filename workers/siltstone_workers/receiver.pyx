@@ -17,7 +17,7 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memmove
 
 from siltstone_workers.decoding cimport Assembler
-from siltstone_workers.waiting cimport now, wait_readable
+from siltstone_workers.waiting cimport Awake, now, wait_readable
 
 cdef extern from "unistd.h" nogil:
     ssize_t read_system "read"(int descriptor, void *buffer, size_t size)
@@ -63,8 +63,9 @@ cdef class Receiver:
         self.kept = []
         self.is_open = True
 
-    def receive(self, timeout=None, *, double awake=0.0):
-        """The next whole message; None where none came within `timeout` seconds, `awake` of them without sleep.
+    def receive(self, timeout=None, Awake awake=None):
+        """The next whole message; None where none came within `timeout` seconds, some of them without sleep where
+        `awake` finds that worth it.
 
         ChannelClosedError at the end of the pipe; ProtocolError where it ends inside a frame, or breaks a rule.
         """
@@ -87,7 +88,8 @@ cdef class Receiver:
             taken = self.assembler.take_from(self.body, at, self.body_size)
             self.body = None
             if taken is not None:
-                return Message(*taken)
+                # As Message(*taken), which is a call of Python.
+                return tuple.__new__(Message, taken)
             # However fast parts come, the time is kept; those that are here stay.
             if seconds >= 0 and now() >= end:
                 return None
@@ -118,7 +120,7 @@ cdef class Receiver:
         self.kept.append(buffer)
         return buffer
 
-    cdef object next_body(self, double seconds, double end, double awake):
+    cdef object next_body(self, double seconds, double end, Awake awake):
         """The next body, in bytes or a bytearray that nobody else has, its size in `body_size`; None, with nothing lost,
         where the time was too short."""
         cdef Py_ssize_t length, have
@@ -130,7 +132,7 @@ cdef class Receiver:
             if not 0 < length <= self.limit:
                 frame_length(PyBytes_FromStringAndSize(<char *>&self.buffer[self.start], PREFIX), self.limit)
             while self.fill - self.start < min(PREFIX + length, <Py_ssize_t>BUFFER_SIZE):
-                if not self.read_some(seconds, end, 0.0):
+                if not self.read_some(seconds, end, None):
                     return None
             have = self.fill - self.start - PREFIX
             if have >= length:
@@ -146,7 +148,7 @@ cdef class Receiver:
         while self.long_fill < length:
             have = self.read_to(
                 <uint8_t *>PyByteArray_AS_STRING(self.long_body) + self.long_fill,
-                length - self.long_fill, seconds, end, 0.0)
+                length - self.long_fill, seconds, end, None)
             if have < 0:
                 return None
             if have == 0:
@@ -158,7 +160,7 @@ cdef class Receiver:
         self.body_size = length
         return body
 
-    cdef bint read_some(self, double seconds, double end, double awake) except -1:
+    cdef bint read_some(self, double seconds, double end, Awake awake) except -1:
         """Read what there is into the buffer; False where nothing came in time."""
         cdef Py_ssize_t count
         if self.start:
@@ -177,11 +179,12 @@ cdef class Receiver:
         return True
 
     cdef Py_ssize_t read_to(
-        self, uint8_t *at, Py_ssize_t size, double seconds, double end, double awake
+        self, uint8_t *at, Py_ssize_t size, double seconds, double end, Awake awake
     ) except -2:
         """Bytes that were read, at most `size`; 0 at the end of the pipe, -1 where nothing came in time."""
         cdef Py_ssize_t count
         cdef int descriptor = self.reading
+        cdef double left
         while True:
             with nogil:
                 count = read_system(descriptor, at, size)
@@ -189,11 +192,13 @@ cdef class Receiver:
                 return count
             if errno == EINTR:
                 PyErr_CheckSignals()
-            elif errno != EAGAIN:
+                continue
+            if errno != EAGAIN:
                 PyErr_SetFromErrno(OSError)
-            elif seconds == 0 or not wait_readable(
-                descriptor, -1, seconds if seconds < 0 else max(0.0, end - now()), awake
-            ):
+            if seconds == 0:
+                return -1
+            left = seconds if seconds < 0 else max(0.0, end - now())
+            if not (wait_readable(descriptor, -1, left, 0.0) if awake is None else awake.wait(descriptor, -1, left)):
                 return -1
 
     def close(self):

@@ -1,7 +1,9 @@
 """Waits until a descriptor can be read: for a moment without sleep, then asleep.
 
-A processor that has gone idle takes as long to wake as a small flush of the medium takes. So who expects an answer
-at once looks for it for a while before it sleeps, without the interpreter lock, and gives way to whoever can run.
+A processor that has gone idle takes as long to wake as a small flush of the medium takes: some 40 microseconds, which a
+commit would pay twice. So who expects an answer at once looks for it for a while before it sleeps, without the
+interpreter lock, and gives way to whoever can run. That takes processor time from others: only what comes soon is
+looked for.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -26,6 +28,12 @@ cdef extern from "time.h" nogil:
 
 cdef enum:
     LONGEST_SECONDS = 1000
+
+#: a wait that takes longer than this is slept through: waking up costs little beside it [seconds]
+AWAKE_MAX = 0.001
+
+#: the part that the last wait has in what is expected of the next
+cdef double WEIGHT = 0.125
 
 
 cdef double now() noexcept nogil:
@@ -72,3 +80,40 @@ cpdef int wait_readable(int first, int second, double seconds, double awake) exc
         with nogil:
             ready = poll_system(descriptors, count, left)
     return (1 if descriptors[0].revents else 0) | (2 if descriptors[1].revents else 0)
+
+
+cdef class Awake:
+    """Waits for one thing, for one thread at a time, and learns how long that takes.
+
+    :param longest: a wait that takes longer is slept through [seconds]
+    """
+
+    def __init__(self, double longest=AWAKE_MAX):
+        self.longest = longest
+        self.expected = longest / 4
+
+    @property
+    def seconds(self):
+        """For how long the next wait goes on without sleep."""
+        return self.worth()
+
+    cdef double worth(self) noexcept:
+        # Twice as long as usual: most come within that. What usually comes late is not looked for at all.
+        return min(2 * self.expected, self.longest) if self.expected < self.longest else 0.0
+
+    cpdef void took(self, double seconds) noexcept:
+        """A wait took so long."""
+        # One that took for ever counts as a long one: it says nothing of those after it.
+        self.expected += WEIGHT * (min(seconds, 4 * self.longest) - self.expected)
+
+    cpdef int wait(self, int first, int second, double seconds) except -1:
+        """As :func:`wait_readable`, for as long without sleep as is worth it."""
+        cdef double begin
+        cdef int ready
+        if seconds == 0:
+            # A look alone says nothing of how long they take.
+            return wait_readable(first, second, 0.0, 0.0)
+        begin = now()
+        ready = wait_readable(first, second, seconds, self.worth())
+        self.took(now() - begin)
+        return ready

@@ -104,7 +104,7 @@ class Worker:
     def _patience(self) -> float:
         """How long to wait for the next message [seconds]."""
         if self._machine.must_look:
-            # More had been read; another thread may have taken what it was.
+            # More has been read, though it may be no whole message.
             return 0.0
         return _REPORT_SECONDS if self._machine.has_news else _IDLE_SECONDS
 
