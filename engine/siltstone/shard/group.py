@@ -153,7 +153,10 @@ class ShardGroup:
         if os.getpid() != self._process:
             self.volume.check_process()
         if not self.shards:
-            raise ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
+            raise self._closed()
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
 
     def _roll(self, shard: Shard, stream: NDArray[np.uint8], *, deletes_until: float | None = None) -> None:
         reserve = False
@@ -200,7 +203,8 @@ class ShardGroup:
     def _flush_some(self, shards: Sequence[Shard], *, note: bool = False) -> None:
         errors: list[SiltstoneError] = []
         with self._flush_lock:
-            self._check_open()
+            if not self.shards:
+                raise self._closed()
             try:
                 self._flush(shards, note, errors)
             except SiltstoneError as error:
@@ -268,7 +272,7 @@ class ShardGroup:
         and the next opening recovers.
         """
         # First: what came after the flush would be lost without a word, or lie behind the ends that are published.
-        closed = ClosedError(f"{self.volume.backend.url}: the store is closed", what="store")
+        closed = self._closed()
         # The index of a shard that was stopped between two steps may lack what is in its journal, or have more.
         whole = [shard for shard in self.shards.values() if shard.broken is None]
         for shard in self.shards.values():
