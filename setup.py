@@ -43,6 +43,7 @@ setup(
             kernel("index.table"),
             kernel("index.types"),
             kernel("index.view"),
+            kernel("locks"),
             kernel("lookup.reader"),
             kernel("volume.mapping"),
             kernel("checks", "siltstone_workers", "workers/siltstone_workers"),

@@ -27,7 +27,7 @@ PACKAGES = {
 #: module decides; so the contracts, which anybody may import, lie below the packages that they are in.
 LAYERS = (
     ("errors", "records", "format.constants"),
-    ("threads",),
+    ("locks", "threads"),
     ("volume.backend",),
     ("plugin.types",),
     ("format",),

@@ -40,7 +40,8 @@ class LedgerAndWorker(RuleBasedStateMachine):
         if sure:
             assert sum(each[1] for each in self.under_way) + size <= self.room
             assert sum(each[2] for each in self.under_way) + records <= self.records
-        sequence = self.ledger.send(stream(size), records, visible=sure)
+        sequence = self.ledger.next_sequence()
+        self.ledger.send(sequence, stream(size), records, visible=sure)
         assert not self.under_way or sequence > self.under_way[-1][0]
         self.under_way.append((sequence, size, records))
         if cancelled:
@@ -114,7 +115,7 @@ def test_nothing_surely_fits_before_the_worker_said_anything() -> None:
 def test_older_news_change_nothing(number: int) -> None:
     ledger = Ledger(0, Readers())  # type: ignore[arg-type]
     ledger.progress(3, 0, 10, 10)
-    ledger.send(stream(5), 1, visible=True)
+    ledger.send(ledger.next_sequence(), stream(5), 1, visible=True)
     ledger.progress(number, 1, 1000, 1000)
     assert ledger.queued_bytes == 5
     assert not ledger.surely_fits(6, 1)

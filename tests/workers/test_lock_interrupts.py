@@ -25,7 +25,7 @@ def test_an_interrupt_while_a_flush_or_an_answer_is_taken_in(tmp_path: Path, cal
             if call == "lost":
                 host.lost(OutcomeUnknownError("lost"))
             else:
-                process.give_credit(0)
+                process.credit.give(0)
 
         at = 1
         while Anywhere(at).while_(act):

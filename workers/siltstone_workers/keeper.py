@@ -303,7 +303,7 @@ class Keeper:
         if kind == Kind.PROGRESS:
             credit, number, shards = expect(message.fields, int, int, list)
             process.hear(number, shards)
-            process.give_credit(credit)
+            process.credit.give(credit)
         elif kind == Kind.FAILED:
             # The next flush brings the error; until then nothing more is sent that nobody waits for.
             (shard,) = expect(message.fields, int)

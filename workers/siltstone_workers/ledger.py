@@ -39,19 +39,22 @@ class Ledger:
         with self._lock:
             return self._bytes + size <= self._room and self._records + records <= self._records_room
 
-    def send(self, stream: NDArray[np.uint8], records: int, *, visible: bool) -> int:
-        """A batch is about to be sent; its sequence. With `visible` readers find it from here on."""
+    def next_sequence(self) -> int:
+        """The number of the next batch: known before anybody can see the batch, so that it can be cancelled."""
         self._sequence += 1
-        if visible:
-            self.pending.add(self._sequence, stream)
-        with self._lock:
-            self._under_way.append((self._sequence, len(stream), records))
-            self._bytes += len(stream)
-            self._records += records
         return self._sequence
 
+    def send(self, sequence: int, stream: NDArray[np.uint8], records: int, *, visible: bool) -> None:
+        """The batch of a sequence is about to be sent. With `visible` readers find it from here on."""
+        if visible:
+            self.pending.add(sequence, stream)
+        with self._lock:
+            self._under_way.append((sequence, len(stream), records))
+            self._bytes += len(stream)
+            self._records += records
+
     def cancel(self, sequence: int) -> None:
-        """The batch was not sent after all: no reader finds it any more."""
+        """The batch may not have been sent after all: no reader finds it any more, unless the worker has it."""
         self.pending.cancel(sequence)
 
     def progress(self, number: int, sequence: int, room: int, records: int) -> None:

@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from siltstone.errors import ClosedError, OutcomeUnknownError, WorkerError
+from siltstone.locks import Attempt
 from siltstone_workers.answers import Answer, Answers
 from siltstone_workers.checks import rows
+from siltstone_workers.credit import Credit
 from siltstone_workers.errors import ProtocolError
 from siltstone_workers.events import Events
 from siltstone_workers.frames import credit_of
@@ -69,20 +71,21 @@ class WorkerProcess:
         self.number = number
         self.deadline = deadline
         self.ledgers = ledgers
-        self._credit_lock = threading.RLock()
-        self._credit_condition = threading.Condition(self._credit_lock)
         self._outbox = Outbox()
         self._is_ending = False
         self._unheard = False  # records were sent, and nothing was heard of the worker since
         #: held while something is made visible and sent: both in one order
         self.order = threading.Lock()
-        #: appends and deletes sent so far, and how many of them a flush has covered
+        #: appends and deletes so far, counted before anything can be seen of them so that no interrupt keeps one from
+        #: the next flush, and how many of them a flush has covered
         self.sent = self.flushed = 0
         #: whether what it lost has been counted
         self.is_mourned = False
         #: whether anything was answered well since it serves
         self.has_proved_itself = False
         self._cause: str | None = None
+        self._is_killed = False
+        self._kill_lock = threading.Lock()
         requests, replies, events, answers = make_pipes(4)
         self._requests, self._replies = (Sender(pipe[1], silence=deadline) for pipe in (requests, replies))
         hearing, answering = Receiver(events[0]), Receiver(answers[0])
@@ -97,7 +100,7 @@ class WorkerProcess:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
-        self._credit = self._requests.window
+        self.credit = Credit(self._requests.window)
         #: bytes of entries that one frame takes
         self.frame_room = self._requests.frame_room
         self.pid: int = self._process.pid
@@ -140,9 +143,9 @@ class WorkerProcess:
         """
         with self.order:
             self._check_open()
-            return self._append(
-                batches, [ledger.surely_fits(len(stream), n) for ledger, stream, n in batches]
-            )
+            sure = [ledger.surely_fits(len(stream), records) for ledger, stream, records in batches]
+            answers = self._append(batches, sure)
+        return answers
 
     def append_one(self, batch: Batch) -> Answer | None:
         """As :meth:`append` for one batch."""
@@ -152,30 +155,33 @@ class WorkerProcess:
         """Put a small batch, if that surely fits and neither the worker nor another thread is waited for."""
         ledger, stream, records = batch
         size = len(stream)
-        if size > _SMALL_BYTES or not self.order.acquire(blocking=False):
+        if size > _SMALL_BYTES:
             return False
-        try:
-            self._check_open()
-            # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
-            fits = ledger.surely_fits(size, records) and self._credit >= self._outbox.credit + credit_of(size)
+        with Attempt(self.order) as fits:
             if fits:
-                self._append_small(ledger, stream, records, size)
-        finally:
-            self.order.release()
-        return fits
+                self._check_open()
+                # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
+                fits = self.credit.left >= self._outbox.credit + credit_of(size) and ledger.surely_fits(
+                    size, records
+                )
+                if fits:
+                    self._append_small(ledger, stream, records, size)
+            return fits
 
     def _append(self, batches: Sequence[Batch], sure: Sequence[bool]) -> list[Answer | None]:
         """Put batches, of which some surely fit. An error leaves those counted, and found, that wait to be sent."""
         answers = [None if fits else self._answers.expect() for fits in sure]
         sent: list[tuple[int, Batch, Answer | None]] = []
+        self.sent += len(batches)
         try:
             for batch, answer in zip(batches, answers, strict=True):
                 ledger, stream, records = batch
-                sequence = ledger.send(stream, records, visible=answer is None)
                 if answer is None and self._unheard and len(stream) <= _SMALL_BYTES:
-                    self._keep(ledger, stream, records, sequence)
+                    self._keep(ledger, stream, records)
                 else:
+                    sequence = ledger.next_sequence()
                     sent.append((sequence, batch, answer))
+                    ledger.send(sequence, stream, records, visible=answer is None)
             if sent or self._outbox.bytes >= _OUTBOX_BYTES:
                 messages, credit = messages_of(sent)
                 self._post(*messages, credit=credit)
@@ -183,33 +189,34 @@ class WorkerProcess:
             for sequence, batch, _answer in sent:
                 batch.ledger.cancel(sequence)
             raise
-        self.sent += len(sent)
         return answers
 
     def _append_small(self, ledger: Ledger, stream: NDArray[np.uint8], records: int, size: int) -> None:
-        """As :meth:`_append` for one small batch that surely fits: what is put one by one shall take a short way."""
-        sequence = ledger.send(stream, records, visible=True)
+        """As :meth:`_append` for one small batch that surely fits."""
+        self.sent += 1
         if self._unheard:
-            self._keep(ledger, stream, records, sequence)
+            self._keep(ledger, stream, records)
             if self._outbox.bytes >= _OUTBOX_BYTES:
                 self._post()
             return
+        sequence = ledger.next_sequence()
         try:
+            ledger.send(sequence, stream, records, visible=True)
             part = (ledger.shard, sequence, records, size)
             self._post(([_APPEND, 0, [part]], [stream.data]), credit=credit_of(size))
         except BaseException:
             ledger.cancel(sequence)
             raise
-        self.sent += 1
 
-    def _keep(self, ledger: Ledger, stream: NDArray[np.uint8], records: int, sequence: int) -> None:
+    def _keep(self, ledger: Ledger, stream: NDArray[np.uint8], records: int) -> None:
         """Let a small batch wait in the outbox, from where it will be sent whatever becomes of others."""
+        sequence = ledger.next_sequence()
         try:
+            ledger.send(sequence, stream, records, visible=True)
             self._outbox.add(ledger.shard, sequence, stream, records)
         except BaseException:
             ledger.cancel(sequence)
             raise
-        self.sent += 1
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> Answer:
         """Send keys to be deleted, behind everything that was put before."""
@@ -218,10 +225,10 @@ class WorkerProcess:
             self._check_open()
             answer = self._answers.expect()
             rows = keys.reshape(-1).data
+            self.sent += 1
             self._post(
                 ([Kind.DELETE, answer.request, shard, kind, size], [rows]), credit=credit_of(len(rows))
             )
-            self.sent += 1
         return answer
 
     def tell(self, *fields: Any, bulk: Buffer | None = None, waited_for: bool = False) -> None:
@@ -237,25 +244,30 @@ class WorkerProcess:
         if self._is_ending:
             raise ClosedError("the store is closed", what="store")
         if self._cause is not None:
+            self.kill(self._cause)  # an interrupt may have kept the signal from it
             raise self.unknown()
 
     def _post(self, *last: Outgoing, credit: int = 0) -> None:
         """Send what waits in the outbox and these messages, which take `credit`, once the worker has room for them."""
         credit += self._outbox.credit
         before = self._outbox.take()
-        taken = 0
+        sent = self._requests.sent
+        self.credit.taken = 0
         try:
             if credit:
-                self._take_credit(credit)
-                taken = credit
+                if not self.credit.take(credit, self.deadline, lambda: self._cause is not None):
+                    self.kill(f"it dealt with nothing within {self.deadline:g} s")
+                    raise self.unknown()
                 self._unheard = True
             self._send([*before, *last], self._requests)
         except BaseException:
+            if self._requests.sent != sent:
+                raise  # an interrupt right behind the last byte: the worker has all, and gives the credit back
             if before:
                 # It was acknowledged, and may never be sent: only the end of the process has the next flush tell so.
                 self.kill("an interrupt kept from it what had been put before")
             else:
-                self.give_credit(taken)
+                self.credit.give(self.credit.taken)
             raise
 
     def _send(self, messages: Sequence[Outgoing], pipe: Sender) -> None:
@@ -270,24 +282,10 @@ class WorkerProcess:
             self.kill("its pipe is closed, or a message to it was not sent whole")
             raise self.unknown() from error
 
-    def _take_credit(self, size: int) -> None:
-        """Wait until the worker has room for messages that take `size` bytes of credit."""
-        needed = min(size, self._requests.window)
-        with self._credit_lock:
-            if self._credit < needed:
-                end = time.monotonic() + self.deadline
-                while self._credit < needed and self._cause is None:
-                    if not self._credit_condition.wait(end - time.monotonic()) and self._credit < needed:
-                        self.kill(f"it dealt with nothing within {self.deadline:g} s")
-                        break
-            if self._cause is not None:
-                raise self.unknown()
-            self._credit -= size
-
     # ---- listening
 
     def listen(self, timeout: float | None) -> Message | None:
-        """The next message that is no answer; see :meth:`siltstone_workers.events.Events.listen`."""
+        """The next message that is no answer; see :class:`siltstone_workers.events.Events`."""
         return self._events.listen(timeout)
 
     def listen_for(self, answer: Answer, timeout: float) -> Message | None:
@@ -305,12 +303,6 @@ class WorkerProcess:
         if message is None:
             self._answers.wait(answer, 0)
         return message
-
-    def give_credit(self, size: int) -> None:
-        """The worker has dealt with messages that took `size` bytes of credit."""
-        with self._credit_lock:
-            self._credit += size
-            self._credit_condition.notify_all()
 
     def hear(self, number: int, shards: object) -> None:
         """Take over what the worker says of its progress, the last two items of a message; ProtocolError where that is
@@ -335,15 +327,15 @@ class WorkerProcess:
         )
 
     def kill(self, cause: str) -> None:
-        """End the process at once, for this reason; the keeper notices."""
-        if self._cause is not None:
-            # It was killed before, and what identified it may be another's by now.
-            return
-        self._cause = cause
-        with suppress(ProcessLookupError, OSError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with self._credit_lock:
-            self._credit_condition.notify_all()
+        """End the process at once, for this reason unless there was another before; the keeper notices."""
+        self._cause = self._cause or cause
+        with self._kill_lock:
+            # Once it has been killed, what identified it may be another's.
+            if not self._is_killed:
+                with suppress(OSError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                self._is_killed = True
+        self.credit.wake()
 
     def end(self, cause: str | None, patience: float) -> bool:
         """Make sure that the process is gone, let everybody who waits know, give up its pipes.

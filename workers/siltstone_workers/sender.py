@@ -62,6 +62,8 @@ class Sender:
         self._torn = False  # a frame was begun and not ended: nothing after it would be understood
         self._in_parts = False
         self._closed = False
+        #: calls that have sent all of theirs, also where an interrupt came right behind the last byte
+        self.sent = 0
 
     def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> None:
         """Write one message, in parts where its bulk is longer than a frame.
@@ -78,7 +80,7 @@ class Sender:
             if self._in_parts:
                 self._write(encode_frame([DROP]))
                 self._in_parts = False
-            for fields, bulk in messages:
+            for number, (fields, bulk) in enumerate(messages, 1):
                 body = self._encoder.encode(fields)
                 length = sum(map(len, bulk)) if bulk else 0
                 if length > self._limit - len(body) - BULK_HEAD_SIZE:
@@ -89,11 +91,11 @@ class Sender:
                     bulk, length = (rest,), len(rest)
                 pieces += frame_of(body, bulk, length)
                 if self._in_parts or len(pieces) > _PIECES_MAX:
-                    self._write(pieces)
+                    self._write(pieces, number == len(messages))
                     pieces = []
                     self._in_parts = False
             if pieces:
-                self._write(pieces)
+                self._write(pieces, True)
 
     def _write_parts(self, bulk: Sequence[Bytes]) -> memoryview:
         """Write all of a message's bulk that its own frame does not take; the rest."""
@@ -105,7 +107,7 @@ class Sender:
             view = view[room:]
         return view
 
-    def _write(self, pieces: list[Bytes]) -> None:
+    def _write(self, pieces: list[Bytes], is_last: bool = False) -> None:
         if self._torn or self._closed:
             raise ChannelClosedError("it is closed, or an earlier message was not sent whole")
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
@@ -118,6 +120,7 @@ class Sender:
                 done += self._put([rest])
         except BrokenPipeError as error:
             raise ChannelClosedError("the other end is gone") from error
+        self.sent += is_last
         # Also an interrupt leaves it set: how much of the frame is in the pipe is then not known.
         self._torn = False
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from siltstone.errors import JournalFullError, LogStoreFullError, PoisonedError, SiltstoneError
 from siltstone.journal.sealed import SealedJournal
+from siltstone.locks import Attempt
 from siltstone.shard.batches import delete_stream
 
 if TYPE_CHECKING:
@@ -69,15 +70,13 @@ class Shard:
     def try_append(self, stream: NDArray[np.uint8], records: int) -> bool:
         """As :meth:`append`, where that waits for no flush and no other thread; False, with nothing done, else."""
         # Whoever rolls holds it for as long as a flush takes.
-        if not self.lock.acquire(False):
-            return False
-        try:
-            self._append(stream, records, flushes=False)
-        except JournalFullError:
-            return False
-        finally:
-            self.lock.release()
-        return True
+        with Attempt(self.lock) as is_free:
+            if is_free:
+                try:
+                    self._append(stream, records, flushes=False)
+                except JournalFullError:
+                    return False
+            return is_free
 
     def _append(
         self, stream: NDArray[np.uint8], records: int, *, deletes: bool = False, flushes: bool = True

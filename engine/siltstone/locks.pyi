@@ -1,0 +1,9 @@
+import threading
+from types import TracebackType
+
+class Attempt:
+    def __init__(self, lock: threading.Lock) -> None: ...
+    def __enter__(self) -> bool: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
