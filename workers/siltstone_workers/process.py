@@ -145,7 +145,7 @@ class WorkerProcess:
             self._check_open()
             sure = [ledger.surely_fits(len(stream), records) for ledger, stream, records in batches]
             answers = self._append(batches, sure)
-        return answers
+        return answers  # noqa: RET504 - behind a call in a `return` inside the block nothing gives the lock up
 
     def append_one(self, batch: Batch) -> Answer | None:
         """As :meth:`append` for one batch."""
