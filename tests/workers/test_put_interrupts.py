@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from interrupts import Anywhere
 from listening_worker import append, batch, found, listening
+from store_records import digest, info
 
-from siltstone.errors import OutcomeUnknownError
+import siltstone
+from siltstone.errors import OutcomeUnknownError, SiltstoneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from siltstone_workers.process import WorkerProcess
 
 PUTS: dict[str, Callable[[WorkerProcess], object]] = {
     "one": lambda worker: worker.try_append(batch(worker, 100)),
     "some": lambda worker: append(worker, 100),
+    "what gathers": lambda worker: [worker.try_append(batch(worker, 3000)) for _ in range(13)],
     "many": lambda worker: append(worker, 100_000),
     "in parts": lambda worker: append(worker, 500_000),
     "delete": lambda worker: worker.delete(0, 2, np.zeros((100, 4), np.uint8)),
@@ -87,3 +92,28 @@ def test_a_worker_that_is_to_end_does_whatever_interrupts_that(monkeypatch: pyte
         if not was_interrupted:
             break
     assert place > 3
+
+
+def test_what_a_store_shows_after_it_is_flushed_by_a_flush_that_returns_well(tmp_path: Path) -> None:
+    seen = 0
+    with siltstone.open(tmp_path / "store.silt", workers=1, shards=1) as store:
+        host: Any = store._core.shards  # type: ignore[union-attr]
+        for place in itertools.count(1):
+            while True:
+                # The worker may have ended of the last one, and be away for a while.
+                with suppress(SiltstoneError):
+                    store.put(info(0))
+                    store.flush()
+                    break
+            was_interrupted = Anywhere(place).while_(lambda place=place: store.put(info(place)))
+            with suppress(SiltstoneError):
+                is_seen = store.get(digest(place)) is not None
+                store.flush()
+                if is_seen:
+                    seen += 1
+                    process = host._keepers[0].process
+                    assert process.flushed == process.sent, place
+            if not was_interrupted:
+                break
+    assert seen > 5
+    assert place > 50

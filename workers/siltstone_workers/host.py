@@ -74,10 +74,6 @@ class ProcessHost(ShardHost):
         self._losses = 0
         self._loss: SiltstoneError | None = None
         self._commits = GroupCommit(self._flush)
-        # Appends and deletes so far, and how many of them a flush has covered. One that was not counted would be taken
-        # for covered by the flush of another thread: no count may be lost between threads.
-        self._count_lock = threading.Lock()
-        self._puts = self._flushed = 0
         handover = hosting.volume.backend.hand_over()
         if handover is None:
             raise StateError(
@@ -216,15 +212,11 @@ class ProcessHost(ShardHost):
                     if answer is not None:
                         waiting.append((process, answer, partial(process.append_one, batch)))
         finally:
-            self._count_put()
             for process, answer, again in waiting:
                 try:
                     result_with_space(process, answer, again, self._keepers, self.volume, Kind.APPEND)
                 except SiltstoneError as error:
                     errors.append(error)
-            # Again: what was sent once more is not covered by a flush that another thread did meanwhile.
-            if waiting:
-                self._count_put()
         if errors:
             raise errors.pop(0)
 
@@ -237,15 +229,7 @@ class ProcessHost(ShardHost):
             return False
         ((shard, (stream, records)),) = streams.items()
         process = self._serving(shard)
-        try:
-            return process.try_append(Batch(process.ledgers[shard], stream, records))
-        finally:
-            # Also where an error ends it, which may have come after the message was sent.
-            self._count_put()
-
-    def _count_put(self) -> None:
-        with self._count_lock:
-            self._puts += 1
+        return process.try_append(Batch(process.ledgers[shard], stream, records))
 
     @property
     def waits_for_others(self) -> bool:
@@ -255,10 +239,7 @@ class ProcessHost(ShardHost):
         self.volume.check_process()
         process = self._serving(shard)
         ask = partial(process.delete, shard, kind, keys)
-        try:
-            found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)
-        finally:
-            self._count_put()
+        found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)
         return np.frombuffer(bytes(len(keys)) if found is None else found, np.uint8).view(np.bool_)
 
     @property
@@ -275,11 +256,13 @@ class ProcessHost(ShardHost):
 
     def flush(self) -> None:
         self.volume.check_process()
-        if self._flushed < self._puts:
-            self._commits.ask()
+        for keeper in self._keepers:
+            process = keeper.process
+            if process is not None and process.sent > process.flushed:
+                self._commits.ask()
+                return
 
     def _flush(self) -> None:
-        covered = self._puts
         asked: list[tuple[WorkerProcess, int, Answer]] = []
         errors: list[SiltstoneError] = []
         for keeper in self._keepers:
@@ -303,7 +286,6 @@ class ProcessHost(ShardHost):
         if errors:
             # Out of the list, which this frame holds: the error's traceback holds this frame.
             raise errors.pop(0)
-        self._flushed = covered
 
     def _not_flushed(
         self, process: WorkerProcess, error: SiltstoneError, errors: list[SiltstoneError]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from siltstone_workers.frames import Bytes
     from siltstone_workers.sender import Outgoing
 
 
@@ -22,33 +23,35 @@ class Outbox:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, bytearray] = {}
-        self._last: dict[int, tuple[int, int]] = {}  # sequence of the last batch, and records of all
+        #: of each shard its entries, the sequence of the last batch, records of all, and how many bytes of the entries
+        #: count: an interrupt may leave more behind them
+        self._waiting: dict[int, tuple[bytearray, int, int, int]] = {}
         #: bytes of entries that wait
         self.bytes = 0
 
     def add(self, shard: int, sequence: int, stream: NDArray[np.uint8], records: int) -> None:
-        """Take a copy of a batch of packed entries."""
-        entries = self._entries.get(shard)
-        if entries is None:
-            entries = self._entries[shard] = bytearray()
-        _sequence, before = self._last.get(shard, (0, 0))
+        """Take a copy of a batch of packed entries: all of it, or, where an interrupt comes, nothing."""
+        entries, _sequence, before, size = self._waiting.get(shard) or (bytearray(), 0, 0, 0)
+        del entries[size:]
         entries += stream.data
-        self._last[shard] = sequence, before + records
-        self.bytes += len(stream)
+        added = len(stream)
+        # Nothing is called from here on.
+        self._waiting[shard] = entries, sequence, before + records, size + added
+        self.bytes += added
 
     @property
     def credit(self) -> int:
         """What the message that carries it takes of the credit."""
-        return credit_of(self.bytes) if self._entries else 0
+        return credit_of(self.bytes) if self._waiting else 0
 
-    def take(self) -> list[Outgoing]:
-        """The message that carries everything that waits, if anything does; nothing waits any more."""
-        if not self._entries:
+    def messages(self) -> list[Outgoing]:
+        """The message that carries everything that waits, if anything does; it goes on waiting."""
+        if not self._waiting:
             return []
-        parts = [
-            AppendPart(shard, *self._last[shard], len(entries)) for shard, entries in self._entries.items()
-        ]
-        message = [Kind.APPEND, 0, parts], list(self._entries.values())
-        self._entries, self._last, self.bytes = {}, {}, 0
-        return [message]
+        parts: list[AppendPart] = []
+        bulk: list[Bytes] = []
+        for shard, (entries, sequence, records, size) in self._waiting.items():
+            del entries[size:]
+            parts.append(AppendPart(shard, sequence, records, size))
+            bulk.append(entries)
+        return [([Kind.APPEND, 0, parts], bulk)]

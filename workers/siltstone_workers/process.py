@@ -248,9 +248,13 @@ class WorkerProcess:
             raise self.unknown()
 
     def _post(self, *last: Outgoing, credit: int = 0) -> None:
-        """Send what waits in the outbox and these messages, which take `credit`, once the worker has room for them."""
-        credit += self._outbox.credit
-        before = self._outbox.take()
+        """Send what waits in the outbox and these messages, which take `credit`, once the worker has room for them.
+
+        An error, or an interrupt, leaves in the outbox what was not sent of it.
+        """
+        empty = Outbox()
+        waiting, of_waiting = self._outbox.messages(), self._outbox.credit
+        credit += of_waiting
         sent = self._requests.sent
         self.credit.taken = 0
         try:
@@ -259,16 +263,14 @@ class WorkerProcess:
                     self.kill(f"it dealt with nothing within {self.deadline:g} s")
                     raise self.unknown()
                 self._unheard = True
-            self._send([*before, *last], self._requests)
-        except BaseException:
-            if self._requests.sent != sent:
-                raise  # an interrupt right behind the last byte: the worker has all, and gives the credit back
-            if before:
-                # It was acknowledged, and may never be sent: only the end of the process has the next flush tell so.
-                self.kill("an interrupt kept from it what had been put before")
-            else:
-                self.credit.give(self.credit.taken)
-            raise
+            self._send([*waiting, *last], self._requests)
+        finally:
+            # Before anything is called: what is in the pipe must not be sent again.
+            sent = self._requests.sent - sent
+            if sent and waiting:
+                self._outbox = empty
+            if sent < len(waiting) + len(last):
+                self.credit.give(self.credit.taken - (of_waiting if sent and waiting else 0))
 
     def _send(self, messages: Sequence[Outgoing], pipe: Sender) -> None:
         """Send messages in one go; a worker that cannot be sent to any more is ended."""

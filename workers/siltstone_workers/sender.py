@@ -62,7 +62,7 @@ class Sender:
         self._torn = False  # a frame was begun and not ended: nothing after it would be understood
         self._in_parts = False
         self._closed = False
-        #: calls that have sent all of theirs, also where an interrupt came right behind the last byte
+        #: messages that are in the pipe whole, also where an interrupt came right behind the last byte
         self.sent = 0
 
     def send(self, fields: Sequence[Any], bulk: Buffer | None = None) -> None:
@@ -80,22 +80,24 @@ class Sender:
             if self._in_parts:
                 self._write(encode_frame([DROP]))
                 self._in_parts = False
-            for number, (fields, bulk) in enumerate(messages, 1):
+            gathered = 0  # messages in the pieces
+            for fields, bulk in messages:
                 body = self._encoder.encode(fields)
                 length = sum(map(len, bulk)) if bulk else 0
                 if length > self._limit - len(body) - BULK_HEAD_SIZE:
                     if pieces:
-                        self._write(pieces)
-                    pieces = []
+                        self._write(pieces, gathered)
+                    pieces, gathered = [], 0
                     rest = self._write_parts(bulk)
                     bulk, length = (rest,), len(rest)
                 pieces += frame_of(body, bulk, length)
+                gathered += 1
                 if self._in_parts or len(pieces) > _PIECES_MAX:
-                    self._write(pieces, number == len(messages))
-                    pieces = []
+                    self._write(pieces, gathered)
+                    pieces, gathered = [], 0
                     self._in_parts = False
             if pieces:
-                self._write(pieces, True)
+                self._write(pieces, gathered)
 
     def _write_parts(self, bulk: Sequence[Bytes]) -> memoryview:
         """Write all of a message's bulk that its own frame does not take; the rest."""
@@ -107,7 +109,8 @@ class Sender:
             view = view[room:]
         return view
 
-    def _write(self, pieces: list[Bytes], is_last: bool = False) -> None:
+    def _write(self, pieces: list[Bytes], messages: int = 0) -> None:
+        """Write pieces, with which so many messages are whole."""
         if self._torn or self._closed:
             raise ChannelClosedError("it is closed, or an earlier message was not sent whole")
         size = len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
@@ -120,7 +123,7 @@ class Sender:
                 done += self._put([rest])
         except BrokenPipeError as error:
             raise ChannelClosedError("the other end is gone") from error
-        self.sent += is_last
+        self.sent += messages
         # Also an interrupt leaves it set: how much of the frame is in the pipe is then not known.
         self._torn = False
 
