@@ -13,14 +13,13 @@ from worker_stores import SMALL, all_serve, kill, pids, until
 
 import siltstone
 from siltstone.errors import OutcomeUnknownError
-from siltstone_workers.host import ProcessHost
+from siltstone_workers.process import WorkerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from siltstone.errors import SiltstoneError
-    from siltstone_workers.process import WorkerProcess
 
 
 def test_a_flush_while_a_worker_is_buried_tells_of_the_loss(tmp_path: Path) -> None:
@@ -78,27 +77,31 @@ def test_no_put_is_lost_from_the_count_between_two_threads(
 ) -> None:
     """Else a flush would take the put that was not counted for one that another thread's flush has covered."""
     with siltstone.open(tmp_path / "store.silt", workers=1, **SMALL) as store, ThreadPoolExecutor(1) as pool:
-        counts, others, me = {"puts": 0}, list[Future[None]](), threading.get_ident()
+        process = store._core.shards._keepers[0].process
+        assert process is not None
+        counts, others, me = {"sent": process.sent}, list[Future[None]](), threading.get_ident()
+        before = process.sent
 
-        def read(_host: ProcessHost) -> int:
-            found = counts["puts"]
-            if threading.get_ident() == me:
+        def read(_process: WorkerProcess) -> int:
+            found = counts["sent"]
+            if threading.get_ident() == me and not others:
                 # Another thread counts between this one's look and its write, unless it is kept from that.
                 others.append(pool.submit(store.put, info(2)))
                 # It waits for this one, or is wrong and quick: nothing here depends on the time.
                 wait(others, timeout=0.3)
             return found
 
-        def write(_host: ProcessHost, value: int) -> None:
-            counts["puts"] = value
+        def write(_process: WorkerProcess, value: int) -> None:
+            counts["sent"] = value
 
         with monkeypatch.context() as patch:
-            patch.setattr(ProcessHost, "_puts", property(read, write), raising=False)
+            patch.setattr(WorkerProcess, "sent", property(read, write), raising=False)
             store.put(info(1))
             others[0].result()
-        assert counts["puts"] == 2
-        store._core.shards._puts = 2
+        assert counts["sent"] == before + 2
+        process.sent = counts["sent"]
         store.flush()
+        assert process.flushed == before + 2
 
 
 def test_what_one_thread_is_told_late_takes_back_nothing_that_another_was_told(tmp_path: Path) -> None:
