@@ -74,6 +74,29 @@ def test_an_interrupt_keeps_nothing_back_that_was_acknowledged(monkeypatch: pyte
         assert worker.credit.left == credit - credit_of(100)
 
 
+def test_what_went_before_an_interrupted_message_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, left = Sender._write, iter([True, True])
+
+    def write(self: Sender, *what: Any) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        usual(self, *what)
+
+    with listening(monkeypatch) as worker:
+        append(worker, 100)
+        append(worker, 100)  # it waits
+        credit = worker.credit.left
+        with monkeypatch.context() as patch:
+            patch.setattr(Sender, "_write", write)
+            with pytest.raises(KeyboardInterrupt):
+                append(worker, 500_000)
+        assert next(left, None) is None
+        # Of two messages the first is there, a part of the second is not: the worker would take the first again for a
+        # breach of rules.
+        assert worker._outbox.bytes == 0
+        assert worker.credit.left == credit - credit_of(100)
+
+
 # ---- what is asked while others hear news
 
 

@@ -157,15 +157,15 @@ class WorkerProcess:
         size = len(stream)
         if size > _SMALL_BYTES:
             return False
-        with Attempt(self.order) as fits:
+        with Attempt(self.order) as is_free:
+            if not is_free:
+                return False
+            self._check_open()
+            has_credit = self.credit.left >= self._outbox.credit + credit_of(size)
+            # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
+            fits = has_credit and ledger.surely_fits(size, records)
             if fits:
-                self._check_open()
-                # Looked at once: what another thread hears meanwhile must not make it one that is waited for.
-                fits = self.credit.left >= self._outbox.credit + credit_of(size) and ledger.surely_fits(
-                    size, records
-                )
-                if fits:
-                    self._append_small(ledger, stream, records, size)
+                self._append_small(ledger, stream, records, size)
             return fits
 
     def _append(self, batches: Sequence[Batch], sure: Sequence[bool]) -> list[Answer | None]:

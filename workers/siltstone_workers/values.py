@@ -37,7 +37,6 @@ def count(value: Any) -> int:
 
 def counts(value: Any, length: int) -> list[int]:
     """A list of so many whole numbers that are not negative."""
-    # A loop without calls: it runs for every message.
     for item in listed(value, length):
         if type(item) is not int or item < 0:
             raise ValueError(f"{item!r:.40} is no count")
