@@ -314,7 +314,7 @@ class WorkerProcess:
             if ledger is None:
                 raise ProtocolError(f"shard {shard} is another worker's", rule="own shards", value=shard)
             ledger.progress(number, sequence, room, records)
-            self._unheard = False
+        self._unheard = False
 
     # ---- ending
 

@@ -44,6 +44,9 @@ _REPORT_SECONDS: Final = 0.02
 _IDLE_SECONDS: Final = 3600.0
 #: entries without a key are sent on in pieces of this size [bytes]
 _ENTRIES_BYTES: Final = 128 * 1024
+#: as a plain number: to look a member of Kind up costs more than to send it
+_REPLY: Final = int(Kind.REPLY)
+_NO_NEWS: Final[tuple[int, list[Any]]] = (0, [])
 
 
 class Worker:
@@ -174,7 +177,8 @@ class Worker:
             bulk = pack_value(error_to_wire(self._untold))
             self._untold = None
         for request in requests:
-            self._answer(request, error=error, bulk=bulk)
+            # Without news, which would take as long as to send it: those come with the next report.
+            self._answer(request, error=error, bulk=bulk, tells=error is not None)
 
     def _attempt(self, request: int, action: Any) -> None:
         try:
@@ -232,12 +236,18 @@ class Worker:
     # ---- answers and reports
 
     def _answer(
-        self, request: int, *, error: SiltstoneError | None = None, bulk: Buffer | None = None
+        self,
+        request: int,
+        *,
+        error: SiltstoneError | None = None,
+        bulk: Buffer | None = None,
+        tells: bool = True,
     ) -> None:
-        """Answer, and tell with it what was dealt with before."""
+        """Answer, and as long as it `tells`, say with it what was dealt with before."""
         wire = None if error is None else error_to_wire(error)
         # Without credit: that must not lie in an answer that nobody reads yet while others wait for it.
-        self._answers.send([Kind.REPLY, request, wire, *self._news(self._machine.touched())], bulk)
+        news = self._news(self._machine.touched()) if tells else _NO_NEWS
+        self._answers.send([_REPLY, request, wire, *news], bulk)
 
     def _report(self) -> None:
         if self._machine.has_news:
@@ -279,7 +289,7 @@ class Worker:
             error = refused.to_keep()
         wire = None if error is None else error_to_wire(error)
         # Without news: what was dealt with is for the thread that deals with it to tell.
-        self._answers.send([Kind.REPLY, wanted.request, wire, 0, []], b"\1" if more else None)
+        self._answers.send([_REPLY, wanted.request, wire, *_NO_NEWS], b"\1" if more else None)
 
 
 class _Forwarder:
