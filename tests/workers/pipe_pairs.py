@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from siltstone_workers.frames import encode_frame
+from siltstone_workers.encoding import encode_frame
 from siltstone_workers.receiver import Receiver
 from siltstone_workers.sender import Sender
 

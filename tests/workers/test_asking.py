@@ -2,153 +2,160 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import signal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from listening_worker import append, batch, found, listening
+from listening_worker import append, batch, found, interrupt, listening, sender, try_append
 from worker_stores import ends_within
 
 from siltstone.errors import OutcomeUnknownError
-from siltstone_workers import sender
-from siltstone_workers.credit import Credit
 from siltstone_workers.frames import credit_of
 from siltstone_workers.kinds import Kind
 from siltstone_workers.ledger import Ledger
-from siltstone_workers.sender import Sender
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def test_an_interrupt_between_parts_keeps_no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(_self: Sender, *_what: Any) -> int:
-        raise KeyboardInterrupt
-
     with listening(monkeypatch) as worker:
-        window = worker._requests.window
-        with monkeypatch.context() as patch:
-            patch.setattr(Sender, "_write", write)
-            for _ in range(3):
-                with pytest.raises(KeyboardInterrupt):
-                    append(worker, 2 * window)
-                with pytest.raises(KeyboardInterrupt):
-                    worker.delete(0, 2, np.zeros((window, 1), np.uint8))
+        window = worker.requests.credit.window
+        sender(worker).before_write = interrupt
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                append(worker, 2 * window)
+            with pytest.raises(KeyboardInterrupt):
+                worker.requests.delete(0, 2, np.zeros((window, 1), np.uint8))
+        sender(worker).before_write = None
         # As much as ever: this would wait for what nobody gives back.
         append(worker, window // 2)
         assert worker.cause == ""
 
 
 def test_an_interrupt_inside_a_message_ends_the_worker_at_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    def writev(_descriptor: int, _pieces: Any) -> int:
-        raise KeyboardInterrupt
-
     with listening(monkeypatch) as worker:
-        with monkeypatch.context() as patch:
-            patch.setattr(sender.os, "writev", writev)
-            with pytest.raises(KeyboardInterrupt):
-                append(worker, 1 << 20)
+        # So that the pipe fills.
+        os.kill(worker.pid, signal.SIGSTOP)
+        sender(worker).before_wait = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            append(worker, 2 << 20)
         # Nothing can be sent to it any more: it must not stay, asked again and again.
         with pytest.raises(OutcomeUnknownError):
-            worker.ask(Kind.FLUSH)
+            worker.requests.ask(Kind.FLUSH)
         assert worker.wait(20.0)
         assert "not sent whole" in worker.cause
 
 
 def test_an_interrupt_keeps_nothing_back_that_was_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_what: Any) -> bool:
+    def handle(*_what: Any) -> None:
         raise KeyboardInterrupt
 
     with listening(monkeypatch) as worker:
+        requests = worker.requests
         append(worker, 100)
         # This one waits for others, and was acknowledged.
         append(worker, 100)
-        with monkeypatch.context() as patch:
-            patch.setattr(Credit, "take", interrupt)
+        left = requests.credit.left
+        assert requests.credit.take(left, 0.0)
+        before = signal.signal(signal.SIGALRM, handle)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             with pytest.raises(KeyboardInterrupt):
-                worker.ask(Kind.FLUSH)
+                requests.ask(Kind.FLUSH)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert requests.credit.left == 0
+        requests.credit.give(left)
         assert worker.cause == ""
-        assert worker.sent > worker.flushed
+        assert requests.sent > worker.flushed
         # It waits on, and goes with what is asked next.
-        assert worker._outbox.bytes == 100
-        credit = worker.credit.left
-        worker.ask(Kind.FLUSH)
-        assert worker._outbox.bytes == 0
-        assert worker.credit.left == credit - credit_of(100)
+        assert requests.outbox.bytes == 100
+        requests.ask(Kind.FLUSH)
+        assert requests.outbox.bytes == 0
+        assert requests.credit.left == left - credit_of(100)
 
 
 def test_what_went_before_an_interrupted_message_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    usual, left = Sender._write, iter([True, True])
+    left = iter([True, True])
 
-    def write(self: Sender, *what: Any) -> None:
+    def third() -> None:
         if not next(left, False):
             raise KeyboardInterrupt
-        usual(self, *what)
 
     with listening(monkeypatch) as worker:
         append(worker, 100)
         append(worker, 100)  # it waits
-        credit = worker.credit.left
-        with monkeypatch.context() as patch:
-            patch.setattr(Sender, "_write", write)
-            with pytest.raises(KeyboardInterrupt):
-                append(worker, 500_000)
+        credit = worker.requests.credit.left
+        sender(worker).before_write = third
+        with pytest.raises(KeyboardInterrupt):
+            append(worker, 500_000)
+        sender(worker).before_write = None
         assert next(left, None) is None
         # Of two messages the first is there, a part of the second is not: the worker would take the first again for a
         # breach of rules.
-        assert worker._outbox.bytes == 0
-        assert worker.credit.left == credit - credit_of(100)
+        assert worker.requests.outbox.bytes == 0
+        assert worker.requests.credit.left == credit - credit_of(100)
 
 
 # ---- what is asked while others hear news
 
 
-def test_what_surely_fitted_when_it_was_looked_at_is_not_waited_for_by_nobody(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    usual, looks = Ledger.surely_fits, iter([True])
+class Refused(Ledger):
+    """Right behind the first look another thread hears that nothing fits any more."""
 
-    def fits(self: Ledger, size: int, records: int) -> bool:
-        fitted = usual(self, size, records)
-        if next(looks, False):
-            # Right behind the look another thread hears that nothing fits any more.
+    looks = 0
+
+    def surely_fits(self, size: int, records: int) -> bool:
+        fitted = super().surely_fits(size, records)
+        self.looks += 1
+        if self.looks == 1:
             self.nothing_fits()
         return fitted
 
-    with listening(monkeypatch) as worker:
-        monkeypatch.setattr(Ledger, "surely_fits", fits)
-        assert worker.try_append(batch(worker, 100))
+
+def test_what_surely_fitted_when_it_was_looked_at_is_not_waited_for_by_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with listening(monkeypatch, ledger=Refused) as worker:
+        assert try_append(worker, 100)
         # It returned as if it was put: so it must be found, and its failure, told to nobody, be told to a flush.
         assert found(worker) == {1}
-        assert worker.sent == 1
-        assert not worker.try_append(batch(worker, 100))
+        assert worker.requests.sent == 1
+        assert not try_append(worker, 100)
         assert found(worker) == {1}
+
+
+class Interrupted(Ledger):
+    """That of shard 1 is interrupted where something is sent."""
+
+    def send(self, sequence: int, stream: NDArray[np.uint8], records: int, visible: bool) -> None:
+        if self.shard == 1:
+            raise KeyboardInterrupt
+        super().send(sequence, stream, records, visible)
 
 
 def test_an_interrupt_between_batches_hides_none_that_will_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening(monkeypatch, shards=2) as worker:
+    with listening(monkeypatch, shards=2, ledger=Interrupted) as worker:
         # The worker has not told of this one: what comes next waits here.
         append(worker, 100)
-        usual = Ledger.send
-
-        def send(self: Ledger, *what: Any, visible: bool) -> None:
-            if self.shard == 1:
-                raise KeyboardInterrupt
-            usual(self, *what, visible=visible)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Ledger, "send", send)
-            with pytest.raises(KeyboardInterrupt):
-                worker.append([batch(worker, 100), batch(worker, 100, shard=1)])
+        with pytest.raises(KeyboardInterrupt):
+            worker.requests.append([batch(worker, 100), batch(worker, 100, shard=1)])
         # It will be sent with the next: so it stays found, and a flush has something to cover.
         assert found(worker) == {1, 2}
         assert found(worker, 1) == set()
-        assert worker.sent > worker.flushed
+        assert worker.requests.sent > worker.flushed
 
 
 def test_a_try_waits_for_no_credit(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(monkeypatch) as worker:
-        append(worker, worker._requests.window - 33_000)
+        append(worker, worker.requests.credit.window - 33_000)
         # These wait for company, and with one more there would be enough to send them.
         for _ in range(8):
-            assert worker.try_append(batch(worker, 4000))
+            assert try_append(worker, 4000)
         with ends_within(0.0):
-            assert not worker.try_append(batch(worker, 4000))
+            assert not try_append(worker, 4000)
         assert worker.cause == ""

@@ -86,7 +86,7 @@ def test_answers_that_take_long_are_slept_through() -> None:
     reading, writing = make_pipe()
     sender, receiver = Sender(writing), Receiver(reading)
     waiting = Answers(receiver, -1, lambda _number, _shards: None, lambda error: pytest.fail(str(error)))
-    waiting._awake = WatchedAwake(looks)
+    waiting.awake = WatchedAwake(looks)
     expected = [waiting.expect() for _number in range(30)]
     unread = iter(expected)
     try:

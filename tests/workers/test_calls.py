@@ -97,7 +97,7 @@ def test_the_end_of_the_pipe_wakes_everybody(half: bytes) -> None:
         for _ in waiting:
             core.heard()
         if half:
-            core.sender._put([half])
+            core.sender.write([half], 0)
         core.sender.close()
         for task in waiting:
             with pytest.raises(ProtocolError if half else ChannelClosedError):

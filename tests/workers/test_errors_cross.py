@@ -21,8 +21,9 @@ from siltstone.errors import (
     WorkerError,
 )
 from siltstone_workers.decoding import decode_body
+from siltstone_workers.encoding import encode_frame
 from siltstone_workers.errors import error_from_wire, error_to_wire
-from siltstone_workers.frames import MESSAGE_MAX, encode_frame, pack_value, unpack_value
+from siltstone_workers.frames import MESSAGE_MAX, pack_value, unpack_value
 
 ALL = [getattr(errors, name) for name in errors.__all__]
 #: every text of Python, names of files that are no UTF-8 among it

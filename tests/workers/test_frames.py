@@ -18,6 +18,7 @@ from pipe_pairs import bare_writer
 from siltstone.errors import ProtocolError
 from siltstone_workers import frames
 from siltstone_workers.decoding import Assembler, decode_body
+from siltstone_workers.encoding import encode_frame
 from siltstone_workers.frames import (
     BULK_MAX,
     DEPTH_MAX,
@@ -26,7 +27,6 @@ from siltstone_workers.frames import (
     PART,
     PREFIX_SIZE,
     VALUE_MAX,
-    encode_frame,
     frame_length,
     pack_value,
     unpack_value,

@@ -15,24 +15,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("call", ["lost", "credit"])
-def test_an_interrupt_while_a_flush_or_an_answer_is_taken_in(tmp_path: Path, call: str) -> None:
+def test_an_interrupt_while_a_loss_is_taken_in(tmp_path: Path) -> None:
     with siltstone.open(tmp_path / "store.silt", workers=1) as store:
         host: Any = store._core.shards  # type: ignore[union-attr]
-        process = host._keepers[0].process
 
         def act() -> None:
-            if call == "lost":
-                host.lost(OutcomeUnknownError("lost"))
-            else:
-                process.credit.give(0)
+            host.lost(OutcomeUnknownError("lost"))
 
         at = 1
         while Anywhere(at).while_(act):
             assert ends(act)
             at += 1
         assert at > 2
-        with pytest.raises(OutcomeUnknownError) if call == "lost" else pytest.MonkeyPatch.context():
+        with pytest.raises(OutcomeUnknownError):
             store.flush()
         store.put(info(1))
         store.flush()

@@ -36,8 +36,9 @@ from siltstone.shard.figures import ShardFigures
 from siltstone_workers.change_values import change_from_wire, change_to_wire
 from siltstone_workers.checks import expect, rows
 from siltstone_workers.decoding import decode_body
+from siltstone_workers.encoding import encode_frame
 from siltstone_workers.errors import error_to_wire
-from siltstone_workers.frames import encode_frame, pack_value, unpack_value
+from siltstone_workers.frames import pack_value, unpack_value
 from siltstone_workers.kinds import Kind
 from siltstone_workers.messages import (
     ends_from_wire,

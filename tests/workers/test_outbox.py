@@ -1,12 +1,11 @@
-"""Small batches that wait: they leave whole and in order, and an interrupt of one harms none of the others."""
+"""Small batches that wait: they leave whole and in order, and what cannot be taken harms none of them."""
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
-from interrupts import Anywhere
+import pytest
 
 from siltstone_workers.frames import credit_of
 from siltstone_workers.kinds import Kind
@@ -34,35 +33,25 @@ def test_what_waits_is_one_batch_a_shard_in_one_message() -> None:
         assert list(map(bytes, bulk)) == [bytes(stream(1)) + bytes(stream(3)), bytes(stream(2))]
 
 
-def test_an_interrupt_anywhere_in_adding_a_batch_leaves_all_of_it_or_nothing() -> None:
-    for place in itertools.count(1):
-        outbox = Outbox()
-        outbox.add(3, 1, stream(1), 1)
-        was_interrupted = Anywhere(place).while_(lambda outbox=outbox: outbox.add(3, 2, stream(2), 1))
-        added = [1, 2] if outbox.bytes == 11 + 12 else [1]
-        assert was_interrupted or added == [1, 2]
-        for further in ([], [4]):
-            for number in further:
-                outbox.add(3, number, stream(number), 1)
-            expected = b"".join(bytes(stream(number)) for number in added + further)
-            ((fields, bulk),) = outbox.messages()
-            assert fields[2] == [(3, (added + further)[-1], len(added + further), len(expected))], place
-            assert list(map(bytes, bulk)) == [expected], place
-            assert outbox.bytes == len(expected)
-        if not was_interrupted:
-            break
-    assert place > 2
+class Unreadable:
+    """A batch of which the entries cannot be had."""
+
+    def __len__(self) -> int:
+        return 12
+
+    @property
+    def data(self) -> memoryview:
+        raise KeyboardInterrupt
 
 
-def test_a_batch_added_behind_a_torn_one_begins_where_that_did() -> None:
-    for place in itertools.count(1):
-        outbox = Outbox()
-        outbox.add(3, 1, stream(1), 1)
-        was_interrupted = Anywhere(place).while_(lambda outbox=outbox: outbox.add(3, 2, stream(2), 1))
-        before = outbox.bytes
-        # Nobody has asked what waits in between.
-        outbox.add(3, 4, stream(4), 1)
-        ((_fields, bulk),) = outbox.messages()
-        assert bytes(bulk[0])[before:] == bytes(stream(4)), place
-        if not was_interrupted:
-            break
+@pytest.mark.parametrize("shard", [3, 5])
+def test_what_cannot_be_taken_leaves_what_waits_as_it_was(shard: int) -> None:
+    outbox = Outbox()
+    outbox.add(3, 1, stream(1), 1)
+    with pytest.raises(KeyboardInterrupt):
+        outbox.add(shard, 2, Unreadable(), 1)  # type: ignore[arg-type]
+    assert outbox.bytes == 11
+    outbox.add(3, 4, stream(4), 1)
+    ((fields, bulk),) = outbox.messages()
+    assert fields[2] == [(3, 4, 2, 25)]
+    assert list(map(bytes, bulk)) == [bytes(stream(1)) + bytes(stream(4))]

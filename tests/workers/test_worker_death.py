@@ -169,7 +169,7 @@ def test_a_request_that_a_worker_does_not_live_to_answer_ends_as_unknown(tmp_pat
             "delete": lambda: store.delete(digest(1)),
         }
         asked = pool.submit(calls[call])
-        until(lambda: process._answers._expected, "it was asked")
+        until(lambda: process._answers.expected, "it was asked")
         kill(process.pid)
         if call == "flush":
             # A flush leaves it to the caller's thread or task to be told of a loss.

@@ -17,7 +17,7 @@ from worker_stores import SMALL, all_serve, ends_within, pids, shared_memory, un
 import siltstone
 from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError
 from siltstone_workers import keeper, process
-from siltstone_workers.frames import encode_frame
+from siltstone_workers.encoding import encode_frame
 from siltstone_workers.kinds import Kind
 from siltstone_workers.messages import PROTOCOL_VERSION
 from siltstone_workers.pipes import make_pipe
@@ -251,7 +251,7 @@ def test_garbage_in_the_answers_of_a_serving_worker_replaces_it(tmp_path: Path) 
         pid = pids(store)[0]
         worker = store._core.shards._keepers[0].process
         # Written into its pipe from outside, as a worker gone mad would.
-        pipe = os.open(f"/proc/self/fd/{worker._answers._receiver.reading}", os.O_WRONLY)
+        pipe = os.open(f"/proc/self/fd/{worker._answering.reading}", os.O_WRONLY)
         os.write(pipe, b"\xff" * 64)
         os.close(pipe)
         with pytest.raises((OutcomeUnknownError, ProtocolError)):

@@ -24,11 +24,16 @@ cdef bint fits(object item, object kind) except -1:
 
 def expect(list fields not None, *kinds):
     """The items behind the kind of a message, if they are of these types; ProtocolError where they are not."""
+    return expect_items(fields, kinds)
+
+
+cdef list expect_items(list fields, tuple kinds):
+    """As :func:`expect`."""
     cdef list items = fields[1:]
     cdef Py_ssize_t at, count = len(items)
     cdef bint good = count == len(kinds)
     for at in range(count if good else 0):
-        if not fits(items[at], (<tuple>kinds)[at]):
+        if not fits(items[at], kinds[at]):
             good = False
             break
     if not good:
@@ -40,6 +45,11 @@ def expect(list fields not None, *kinds):
 def rows(str what not None, value, Py_ssize_t width):
     """A list of lists of `width` whole numbers that are not negative; ProtocolError with the rule `what` where it is
     something else."""
+    return count_rows(what, value, width)
+
+
+cdef list count_rows(str what, value, Py_ssize_t width):
+    """As :func:`rows`."""
     cdef object row, item
     cdef bint good = type(value) is list
     if good:

@@ -22,7 +22,7 @@ from siltstone.errors import ProtocolError
 from siltstone.format.superblock import SHARDS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from typing_extensions import Buffer
 
@@ -38,14 +38,12 @@ __all__ = [
     "PREFIX_SIZE",
     "VALUE_MAX",
     "Bytes",
-    "Encoder",
     "credit_of",
-    "encode_frame",
-    "encode_message",
     "frame_length",
-    "frame_of",
     "pack_value",
+    "packer",
     "too_deep",
+    "too_long",
     "unpack_message",
     "unpack_value",
 ]
@@ -78,7 +76,6 @@ DROP: Final = 1
 BULK_HEAD_SIZE: Final = 5
 
 _PREFIX: Final = struct.Struct(">I")
-_BIN32: Final = struct.Struct(">BI")
 BULK_CODE: Final = 0xC6
 #: every dimension of msgpack has its limit: what a message claims to have takes a few MiB at most
 _LIMITS: Final = {
@@ -104,7 +101,6 @@ _OPTIONS: Final[dict[str, Any]] = {
     "ext_hook": _refuse_extension,
 }
 
-assert _BIN32.size == BULK_HEAD_SIZE
 assert MESSAGE_MAX + BULK_HEAD_SIZE < FRAME_MIN
 
 
@@ -113,48 +109,17 @@ def credit_of(bulk_size: int) -> int:
     return bulk_size + _HEAD_CREDIT
 
 
-class Encoder:
-    """Makes messages, without their bulk, into msgpack. One thread at a time may use it."""
-
-    def __init__(self) -> None:
-        self._pack = msgpack.Packer(use_bin_type=True, unicode_errors=_TEXT).pack
-
-    def encode(self, message: Sequence[Any]) -> bytes:
-        """A message in msgpack."""
-        return _checked(self._pack(message))
+def packer() -> Callable[[Sequence[Any]], bytes]:
+    """What makes messages, without their bulk, into msgpack, for one thread at a time; see :func:`too_long`."""
+    pack: Callable[[Sequence[Any]], bytes] = msgpack.Packer(use_bin_type=True, unicode_errors=_TEXT).pack
+    return pack
 
 
-def encode_message(message: Sequence[Any]) -> bytes:
-    """A message in msgpack, without its bulk."""
-    return _checked(msgpack.packb(message, use_bin_type=True, unicode_errors=_TEXT))
-
-
-def _checked(body: bytes) -> bytes:
-    if len(body) > MESSAGE_MAX:
-        raise ProtocolError(
-            f"a message of {len(body)} bytes; at most {MESSAGE_MAX}", rule="message size", value=len(body)
-        )
-    return body
-
-
-def frame_of(body: bytes, bulk: Sequence[Bytes], size: int) -> list[Bytes]:
-    """The pieces of one frame, to be written one after another: an encoded message, and its bulk in pieces, if any.
-
-    :param bulk: not copied
-    :param size: of all of them [bytes]
-    """
-    if not bulk:
-        return [_PREFIX.pack(len(body)) + body]
-    head = _PREFIX.pack(len(body) + BULK_HEAD_SIZE + size) + body + _BIN32.pack(BULK_CODE, size)
-    return [head, *bulk]
-
-
-def encode_frame(message: Sequence[Any], bulk: Buffer | None = None) -> list[Bytes]:
-    """The pieces of one frame as :func:`frame_of` makes them."""
-    if bulk is None:
-        return frame_of(encode_message(message), (), 0)
-    view = memoryview(bulk).cast("B")
-    return frame_of(encode_message(message), (view,), len(view))
+def too_long(body: bytes) -> ProtocolError:
+    """The error of a message in msgpack that has more than :data:`MESSAGE_MAX` bytes."""
+    return ProtocolError(
+        f"a message of {len(body)} bytes; at most {MESSAGE_MAX}", rule="message size", value=len(body)
+    )
 
 
 def frame_length(prefix: Buffer, limit: int) -> int:

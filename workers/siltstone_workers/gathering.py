@@ -44,7 +44,7 @@ class Destination(Protocol):
     """
 
     frame_room: int
-    ledgers: Mapping[int, Ledger]
+    ledgers: dict[int, Ledger]
 
 
 _Where = TypeVar("_Where", bound=Destination)

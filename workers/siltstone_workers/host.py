@@ -23,7 +23,7 @@ from siltstone.shard.replaying import ReplayProgress
 from siltstone_workers.consuming import Consuming
 from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
-from siltstone_workers.gathering import Batch, gathered
+from siltstone_workers.gathering import gathered
 from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.kinds import Kind
 from siltstone_workers.lookups import Lookups
@@ -208,9 +208,9 @@ class ProcessHost(ShardHost):
         errors: list[SiltstoneError] = []
         try:
             for process, batches in gathered(streams, self._serving):
-                for batch, answer in zip(batches, process.append(batches), strict=True):
+                for batch, answer in zip(batches, process.requests.append(batches), strict=True):
                     if answer is not None:
-                        waiting.append((process, answer, partial(process.append_one, batch)))
+                        waiting.append((process, answer, partial(process.requests.append_one, batch)))
         finally:
             for process, answer, again in waiting:
                 try:
@@ -228,8 +228,8 @@ class ProcessHost(ShardHost):
         if len(streams) != 1:
             return False
         ((shard, (stream, records)),) = streams.items()
-        process = self._serving(shard)
-        return process.try_append(Batch(process.ledgers[shard], stream, records))
+        requests = self._serving(shard).requests
+        return requests.try_append(requests.ledgers[shard], stream, records)
 
     @property
     def waits_for_others(self) -> bool:
@@ -238,7 +238,7 @@ class ProcessHost(ShardHost):
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         self.volume.check_process()
         process = self._serving(shard)
-        ask = partial(process.delete, shard, kind, keys)
+        ask = partial(process.requests.delete, shard, kind, keys)
         found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)
         return np.frombuffer(bytes(len(keys)) if found is None else found, np.uint8).view(np.bool_)
 
@@ -258,7 +258,7 @@ class ProcessHost(ShardHost):
         self.volume.check_process()
         for keeper in self._keepers:
             process = keeper.process
-            if process is not None and process.sent > process.flushed:
+            if process is not None and process.requests.sent > process.flushed:
                 self._commits.ask()
                 return
 
@@ -269,10 +269,10 @@ class ProcessHost(ShardHost):
             process = keeper.process
             if process is None:
                 continue  # what the last one had not flushed counts as lost by now, and is told as that
-            sent = process.sent
+            sent = process.requests.sent
             if sent > process.flushed:
                 try:
-                    asked.append((process, sent, process.ask(Kind.FLUSH)))
+                    asked.append((process, sent, process.requests.ask(Kind.FLUSH)))
                 except SiltstoneError as error:
                     self._not_flushed(process, error, errors)
         for process, sent, answer in asked:
@@ -307,7 +307,7 @@ class ProcessHost(ShardHost):
         asked = []
         for keeper in self._keepers:
             process = keeper.serving(keeper.shards[0])
-            asked.append((process, process.ask(Kind.FIGURES)))
+            asked.append((process, process.requests.ask(Kind.FIGURES)))
         for process, answer in asked:
             found += figures_from_wire(unpack_value(process.result(answer, Kind.FIGURES)))
         return tuple(sorted(found, key=lambda each: each.shard))
@@ -326,13 +326,13 @@ class ProcessHost(ShardHost):
             for keeper in self._keepers:
                 try:
                     process = self._settled(keeper)
-                    asked.append((process, process.ask(Kind.END)))
+                    asked.append((process, process.requests.ask(Kind.END)))
                 except SiltstoneError as error:
                     errors.append(error)
             for process, answer in asked:
                 try:
                     ends += ends_from_wire(unpack_value(process.result(answer, Kind.END)))
-                    process.flushed = process.sent
+                    process.flushed = process.requests.sent
                 except SiltstoneError as error:
                     errors.append(error)
             if not errors:

@@ -288,7 +288,7 @@ class Keeper:
         A worker that says nothing for as long as an answer may take is hung.
         """
         process = self._process()
-        answer = process.ask(kind, *items, bulk=bulk)
+        answer = process.requests.ask(kind, *items, bulk=bulk)
         while not answer.has_arrived:
             message = process.listen_for(answer, process.deadline)
             if message is not None:
@@ -302,8 +302,8 @@ class Keeper:
         kind = message.fields[0]
         if kind == Kind.PROGRESS:
             credit, number, shards = expect(message.fields, int, int, list)
-            process.hear(number, shards)
-            process.credit.give(credit)
+            process.requests.hear(number, shards)
+            process.requests.credit.give(credit)
         elif kind == Kind.FAILED:
             # The next flush brings the error; until then nothing more is sent that nobody waits for.
             (shard,) = expect(message.fields, int)

@@ -27,7 +27,7 @@ def tidy(processes: Iterable[WorkerProcess], *, incarnate: bool) -> None:
     begin = True
     while left:
         # Step by step: each answer comes within the deadline.
-        asked = [(process, process.ask(Kind.TIDY, incarnate, begin)) for process in left]
+        asked = [(process, process.requests.ask(Kind.TIDY, incarnate, begin)) for process in left]
         left = [process for process, answer in asked if process.result(answer, Kind.TIDY) is not None]
         begin = False
 
@@ -43,7 +43,9 @@ def make_space(keepers: Sequence[Keeper], superblock: Superblock, *, deletes: bo
             # One that starts knows no such request; one that is busy with its own upkeep is not waited for.
             process = keeper.serving(keeper.shards[0])
             if (
-                process.result(process.ask(Kind.SPACE, deletes), Kind.SPACE, patience=_PATIENCE_SECONDS)
+                process.result(
+                    process.requests.ask(Kind.SPACE, deletes), Kind.SPACE, patience=_PATIENCE_SECONDS
+                )
                 is not None
             ):
                 return True

@@ -19,10 +19,23 @@ from siltstone.shard.merging import OnFull
 from siltstone.shard.opening import IndexPlace, OpenOptions, Recovered, recover_shards, serve_shards
 from siltstone.threads import Wakeup, start_thread
 from siltstone.volume.backend import Handover
-from siltstone_workers import machine
 from siltstone_workers.errors import error_to_wire
 from siltstone_workers.frames import pack_value
+from siltstone_workers.instructions import (
+    Append,
+    Delete,
+    End,
+    Exit,
+    Figures,
+    Flush,
+    Instruction,
+    MakeSpace,
+    Recover,
+    Serve,
+    Tidy,
+)
 from siltstone_workers.kinds import Kind
+from siltstone_workers.machine import WorkerMachine
 from siltstone_workers.memory import WorkerMemory
 from siltstone_workers.messages import ends_to_wire, figures_to_wire, recoveries_to_wire
 from siltstone_workers.worker_volume import WorkerVolume
@@ -60,7 +73,7 @@ class Worker:
         self._calls = calls
         self._events = events
         self._answers = answers
-        self._machine = machine.WorkerMachine(frozenset(config.shards), window)
+        self._machine = WorkerMachine(frozenset(config.shards), window)
         #: an append that nobody waited for failed, and no flush has told so yet
         self._untold: SiltstoneError | None = None
         self._memory = WorkerMemory(
@@ -84,7 +97,7 @@ class Worker:
         self._group: ShardGroup | None = None
         self._wakeup = Wakeup()
         self._reports = 0
-        self._tidying: deque[machine.Tidy | machine.MakeSpace] = deque()
+        self._tidying: deque[Tidy | MakeSpace] = deque()
 
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
@@ -100,7 +113,7 @@ class Worker:
             if not self._inbox.has_more or self._machine.flush_is_due:
                 instructions += self._machine.drained()
             for instruction in instructions:
-                if isinstance(instruction, machine.Exit):
+                if isinstance(instruction, Exit):
                     return
                 self._perform(instruction)
 
@@ -113,29 +126,34 @@ class Worker:
 
     # ---- instructions
 
-    def _perform(self, instruction: machine.Instruction) -> None:
+    def _perform(self, instruction: Instruction) -> None:
+        # In the order of how often they come: to look one up in a table would cost as much.
+        if isinstance(instruction, Append):
+            self._append(instruction)
+        elif isinstance(instruction, Flush):
+            self._flush(instruction.requests)
+        elif isinstance(instruction, Delete):
+            self._delete(instruction)
+        else:
+            self._perform_seldom(instruction)
+
+    def _perform_seldom(self, instruction: Instruction) -> None:
         match instruction:
-            case machine.Append():
-                self._append(instruction)
-            case machine.Delete():
-                self._delete(instruction)
-            case machine.Flush(requests):
-                self._flush(requests)
-            case machine.Recover(request, clean, superblock):
+            case Recover(request, clean, superblock):
                 self._volume.take_superblock(superblock)
                 self._attempt(request, lambda: self._recover(clean))
-            case machine.Serve(request, consumed):
+            case Serve(request, consumed):
                 self._attempt(request, lambda: self._serve(consumed))
-            case machine.Tidy() | machine.MakeSpace():
+            case Tidy() | MakeSpace():
                 # Not here: it takes long, and what is put meanwhile must not wait for it.
                 self._tidying.append(instruction)
                 self._wakeup.tell()
-            case machine.Figures(request):
+            case Figures(request):
                 self._attempt(request, lambda: pack_value(figures_to_wire(self._shards().figures())))
-            case machine.End(request):
+            case End(request):
                 self._attempt(request, lambda: pack_value(ends_to_wire(self._shards().end())))
 
-    def _append(self, instruction: machine.Append) -> None:
+    def _append(self, instruction: Append) -> None:
         error: SiltstoneError | None = None
         try:
             stream = np.frombuffer(instruction.entries, np.uint8)
@@ -152,7 +170,7 @@ class Worker:
         if self._machine.must_report:
             self._report()
 
-    def _delete(self, instruction: machine.Delete) -> None:
+    def _delete(self, instruction: Delete) -> None:
         keys = np.frombuffer(instruction.keys, np.uint8).reshape(-1, instruction.key_size)
         error: SiltstoneError | None = None
         found: Buffer | None = None
@@ -276,12 +294,12 @@ class Worker:
         except BaseException:  # noqa: BLE001 - it is the core that is gone, or a bug: no worker goes on without a keeper
             os._exit(1)
 
-    def _tidy(self, wanted: machine.Tidy | machine.MakeSpace) -> None:
+    def _tidy(self, wanted: Tidy | MakeSpace) -> None:
         error: SiltstoneError | None = None
         more = False
         try:
             upkeep = self._shards().upkeep
-            if isinstance(wanted, machine.Tidy):
+            if isinstance(wanted, Tidy):
                 more = upkeep.tidy(incarnate=wanted.incarnate, begin=wanted.begin)
             else:
                 more = upkeep.make_space(deletes=wanted.deletes, here=True)

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+
+from siltstone.errors import ProtocolError, SiltstoneError
+from siltstone_workers.receiver import Receiver
+from siltstone_workers.waiting import Awake
+
+class Answer:
+    asked: float
+    request: int
+    has_arrived: bool
+    error: SiltstoneError | None
+    bulk: memoryview | None
+    def __init__(self, request: int) -> None: ...
+
+class Answers:
+    awake: Awake
+    expected: dict[int, Answer]
+    def __init__(
+        self,
+        receiver: Receiver,
+        pidfd: int,
+        heard: Callable[[int, object], None],
+        broken: Callable[[ProtocolError], None],
+    ) -> None: ...
+    def expect(self) -> Answer: ...
+    def wait(self, answer: Answer, seconds: float) -> bool: ...
+    def end(self, error: Callable[[], SiltstoneError]) -> None: ...
+    def settle(self) -> None: ...

@@ -1,0 +1,9 @@
+cdef class Credit:
+    cdef readonly Py_ssize_t window, left
+    cdef bint is_over, someone_waits
+    cdef object lock, changed
+
+    cpdef bint take(self, Py_ssize_t size, double seconds) except -1
+    cdef bint wait_for(self, Py_ssize_t needed, double seconds) except -1
+    cpdef int give(self, Py_ssize_t size) except -1
+    cdef int tell(self) except -1
