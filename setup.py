@@ -45,6 +45,7 @@ setup(
             kernel("index.view"),
             kernel("locks"),
             kernel("lookup.reader"),
+            kernel("shard.group_commit"),
             kernel("volume.mapping"),
             kernel("answers", "siltstone_workers", "workers/siltstone_workers"),
             kernel("checks", "siltstone_workers", "workers/siltstone_workers"),

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 class Gate:
     """A flush that waits until it is let through, and may fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_seconds: float) -> None:
         self.begun = 0
         self.begins = threading.Semaphore(0)
         self.passes = threading.Semaphore(0)
         self.errors: list[BaseException] = []
-        self.commits = GroupCommit(self.flush)
+        self.commits = GroupCommit(self.flush, look_seconds)
 
     def flush(self) -> None:
         self.begun += 1
@@ -60,7 +60,7 @@ class Gate:
     def ask_behind(self, count: int, outcomes: list[BaseException | None]) -> list[threading.Thread]:
         """So many threads that sleep behind the flush under way."""
         threads = [self.ask(outcomes) for _ in range(count)]
-        until(lambda: len(self.commits._asleep) == count)
+        until(lambda: len(self.commits.asleep) == count)
         return threads
 
 
@@ -78,10 +78,9 @@ def join(threads: list[threading.Thread]) -> None:
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    # Nobody is found to wait by looking, in the time of a test.
-    monkeypatch.setattr("siltstone.shard.group_commit._LOOK_SECONDS", 1000.0)
-    gate = Gate()
+def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    # Nobody is found to wait by looking, in the time of a test that does not say so.
+    gate = Gate(getattr(request, "param", 1000.0))
     yield gate
     for _ in range(1000):
         gate.passes.release()
@@ -165,10 +164,10 @@ def test_an_interrupt_ends_the_waiting_of_one_thread_alone(gate: Gate, leads: bo
         if leads:
             assert gate.begins.acquire(timeout=60)
         else:
-            until(lambda: len(gate.commits._asleep) == 1)
+            until(lambda: len(gate.commits.asleep) == 1)
         expected = 5 if leads else 6
         threads.extend(gate.ask(outcomes) for _ in range(5))
-        until(lambda: len(gate.commits._asleep) == expected)
+        until(lambda: len(gate.commits.asleep) == expected)
         # Again: one that comes just before it sleeps is looked at when the sleep is over.
         while not came:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -198,15 +197,13 @@ def test_an_interrupt_ends_the_waiting_of_one_thread_alone(gate: Gate, leads: bo
 
 
 @pytest.mark.parametrize("load", [0, 4])
-def test_a_thread_that_nobody_wakes_looks_for_itself(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, load: int
-) -> None:
-    monkeypatch.setattr("siltstone.shard.group_commit._LOOK_SECONDS", 0.01)
+@pytest.mark.parametrize("gate", [0.01], indirect=True)
+def test_a_thread_that_nobody_wakes_looks_for_itself(gate: Gate, load: int) -> None:
     outcomes: list[BaseException | None] = []
     threads = [gate.begin_one(outcomes), *gate.ask_behind(5, outcomes)]
     # As where an interrupt comes between two steps of whoever leads.
-    gate.commits._asleep.clear()
-    monkeypatch.setattr(gate.commits, "_flush", lambda: time.sleep(0.001))
+    gate.commits.asleep.clear()
+    gate.commits.flush = lambda: time.sleep(0.001)
     end = time.monotonic() + 30
 
     def ask_on() -> None:
@@ -231,10 +228,10 @@ def test_one_who_sleeps_and_is_woken_by_another_is_not_waited_for(gate: Gate) ->
         def __len__(self) -> int:
             return super().__len__() + 1
 
-    gate.commits._asleep = Shorter()
+    gate.commits.asleep = Shorter()
     gate.passes.release()
     gate.commits.ask()
-    assert gate.commits._ended == 1
+    assert gate.commits.ended == 1
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -278,19 +275,17 @@ def test_what_was_put_before_a_flush_is_covered_when_it_returns(seed: int, full_
     assert not wrong
     assert failures
     # Nobody is left behind, asleep or leading.
-    assert not commits._leading.locked()
-    assert not commits._asleep
+    assert not commits.leading.locked()
+    assert not commits.asleep
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_threads_that_flush_a_store_share_its_flushes(
-    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_flush_a_store_share_its_flushes(tmp_path: Path, workers: int) -> None:
     store = siltstone.open(tmp_path / "store.silt", workers=workers)
     try:
         shards: Any = store._core.shards
         commits: GroupCommit = shards._commits if workers else shards.group._commits
-        usual, holds, begun = commits._flush, threading.Event(), 0
+        usual, holds, begun = commits.flush, threading.Event(), 0
 
         def held() -> None:
             nonlocal begun
@@ -298,7 +293,7 @@ def test_threads_that_flush_a_store_share_its_flushes(
             assert holds.wait(timeout=60)
             usual()
 
-        monkeypatch.setattr(commits, "_flush", held)
+        commits.flush = held
 
         def work(number: int) -> None:
             store.put(info(number))
@@ -309,7 +304,7 @@ def test_threads_that_flush_a_store_share_its_flushes(
         until(lambda: begun == 1)
         for thread in threads[1:]:
             thread.start()
-        until(lambda: len(commits._asleep) == 29)
+        until(lambda: len(commits.asleep) == 29)
         holds.set()
         join(threads)
         assert begun == 2

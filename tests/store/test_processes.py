@@ -53,14 +53,14 @@ def test_a_child_is_refused_a_flush_that_a_thread_of_its_parent_runs(path: Path,
         store.put(info(1))
         shards: Any = store._core.shards  # type: ignore[union-attr]
         commits: GroupCommit = shards._commits if workers else shards.group._commits
-        usual, runs, goes_on = commits._flush, threading.Event(), threading.Event()
+        usual, runs, goes_on = commits.flush, threading.Event(), threading.Event()
 
         def held() -> None:
             runs.set()
             assert goes_on.wait(timeout=60)
             usual()
 
-        commits._flush = held
+        commits.flush = held
         thread = threading.Thread(target=store.flush)
         thread.start()
         assert runs.wait(timeout=60)

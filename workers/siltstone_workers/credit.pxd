@@ -1,3 +1,12 @@
+cdef enum:
+    HEAD_CREDIT = 64
+
+
+cdef inline Py_ssize_t credit_of(Py_ssize_t bulk_size) noexcept:
+    """As :func:`siltstone_workers.frames.credit_of`."""
+    return bulk_size + HEAD_CREDIT
+
+
 cdef class Credit:
     cdef readonly Py_ssize_t window, left
     cdef bint is_over, someone_waits

@@ -3,6 +3,10 @@
 import threading
 import time
 
+from siltstone_workers import frames
+
+assert frames.credit_of(0) == HEAD_CREDIT
+
 
 cdef class Credit:
     """Bytes that may still be sent. Any thread may give, one at a time takes.

@@ -228,7 +228,7 @@ class ProcessHost(ShardHost):
         if len(streams) != 1:
             return False
         ((shard, (stream, records)),) = streams.items()
-        requests = self._serving(shard).requests
+        requests = self._keepers[shard % len(self._keepers)].serving(shard).requests
         return requests.try_append(requests.ledgers[shard], stream, records)
 
     @property

@@ -7,12 +7,12 @@ flush serve all who asked for one while the last was under way.
 from enum import Enum, auto
 
 from siltstone.errors import ProtocolError
-from siltstone_workers.frames import credit_of
 from siltstone_workers.instructions import (
     Append, Delete, End, Exit, Figures, Flush, MakeSpace, Recover, Serve, Tidy)
 from siltstone_workers.kinds import Kind
 
 from siltstone_workers.checks cimport count_rows, expect_items
+from siltstone_workers.credit cimport credit_of
 
 cdef enum:
     #: the part of its window after which a sender is told what was dealt with

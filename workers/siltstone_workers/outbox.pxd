@@ -5,5 +5,5 @@ cdef class Outbox:
     cdef readonly Py_ssize_t bytes
 
     cpdef int add(self, int shard, uint64_t sequence, stream, uint64_t records) except -1
-    cdef Py_ssize_t needed(self) except -1
+    cdef Py_ssize_t needed(self) noexcept
     cpdef list messages(self)

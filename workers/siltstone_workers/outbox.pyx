@@ -1,9 +1,10 @@
 """Small batches on their way to one worker that wait for company: each message costs both sides a system call."""
 
-from siltstone_workers.frames import credit_of
 from siltstone_workers.kinds import Kind
 
 from libc.stdint cimport uint64_t
+
+from siltstone_workers.credit cimport credit_of
 
 
 cdef class Together:
@@ -44,7 +45,7 @@ cdef class Outbox:
     def credit(self):
         return self.needed()
 
-    cdef Py_ssize_t needed(self) except -1:
+    cdef Py_ssize_t needed(self) noexcept:
         return credit_of(self.bytes) if self.waiting else 0
 
     cpdef list messages(self):

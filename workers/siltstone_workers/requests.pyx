@@ -7,7 +7,6 @@ a lock, credit or a full pipe is waited for, and in what is called of Python.
 import threading
 
 from siltstone.errors import ClosedError, ProtocolError
-from siltstone_workers.frames import credit_of
 from siltstone_workers.gathering import messages_of
 from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError, SilentError
@@ -15,7 +14,7 @@ from siltstone_workers.sender import outgoing
 
 from siltstone_workers.answers cimport Answer, Answers
 from siltstone_workers.checks cimport count_rows
-from siltstone_workers.credit cimport Credit
+from siltstone_workers.credit cimport Credit, credit_of
 from siltstone_workers.ledger cimport Ledger
 from siltstone_workers.outbox cimport Outbox
 from siltstone_workers.sender cimport Sender
@@ -126,7 +125,7 @@ cdef class Requests:
             return False
         try:
             self.check_open()
-            if self.credit.left < self.outbox.needed() + <Py_ssize_t>credit_of(size):
+            if self.credit.left < self.outbox.needed() + credit_of(size):
                 return False
             if not ledger.surely_fits(size, records):
                 return False
