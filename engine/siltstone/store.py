@@ -61,22 +61,23 @@ class Store:
 
         Not durable yet. Records of types without a key are kept in order, for their consumers.
         """
-        shards, streams = self._entry(record)
-        shards.append(streams)
+        shards, shard, entry = self._entry(record)
+        if not shards.try_append(shard, entry, 1):
+            shards.append({shard: (entry, 1)})
 
     def try_put(self, record: Any) -> bool:
         """As :meth:`put`, where that need not wait for anybody; False, with nothing put, where it would."""
-        shards, streams = self._entry(record)
-        return shards.try_append(streams)
+        shards, shard, entry = self._entry(record)
+        return shards.try_append(shard, entry, 1)
 
-    def _entry(self, record: Any) -> tuple[ShardHost, dict[int, tuple[NDArray[np.uint8], int]]]:
+    def _entry(self, record: Any) -> tuple[ShardHost, int, NDArray[np.uint8]]:
         core = self._open()
         entry_type = self._host.entry_type_of(record)
         payload = entry_type.to_payload(record)
         shards = self._writable(core)
         core.record_type(entry_type)
-        entry = bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload
-        return shards, {self._shard_of(core, entry_type, payload): (np.frombuffer(entry, np.uint8), 1)}
+        shard, entry = core.router.entry(entry_type.id, payload, entry_type.key is not None)
+        return shards, shard, entry
 
     def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Put n records, given as one array a field; the last of equal keys wins. Not durable yet.
@@ -307,13 +308,6 @@ class Store:
 
     def _type(self, name: str | None) -> EntryType:
         return self._default if name is None else self._host.entry_type_named(name)
-
-    def _shard_of(self, core: Core, entry_type: EntryType, payload: bytes) -> int:
-        if entry_type.key is None:
-            # All entries of such a type lie in one shard, so that their order is kept.
-            return entry_type.id % self._shards
-        offset, size = entry_type.key
-        return core.router.shard(entry_type.id, payload[offset : offset + size])
 
 
 def split_by_shard(

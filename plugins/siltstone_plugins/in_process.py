@@ -52,8 +52,8 @@ class InProcessHost(ShardHost):
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
         self.group.append(streams)
 
-    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        return self.group.try_append(streams)
+    def try_append(self, shard: int, stream: NDArray[np.uint8], records: int) -> bool:
+        return self.group.try_append(shard, stream, records)
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return self.group.delete(shard, kind, keys)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-    from numpy.typing import NDArray
 
     from siltstone.shard.shard import Shard
 
@@ -95,6 +94,5 @@ class Silent(ShardHost):
 def test_a_host_that_does_not_say_how_takes_no_put_that_must_not_wait() -> None:
     Silent.__abstractmethods__ = frozenset()  # type: ignore[attr-defined] # the rest of a host is not asked
     host, stream = Silent(), np.zeros(50, np.uint8)  # type: ignore[abstract]
-    streams: dict[int, tuple[NDArray[np.uint8], int]] = {0: (stream, 1)}
-    assert not host.try_append(streams)
+    assert not host.try_append(0, stream, 1)
     assert host.appended == []

@@ -202,8 +202,10 @@ class ProcessHost(ShardHost):
     # ---- writing
 
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
-        if self.try_append(streams):
-            return
+        self.volume.check_process()
+        for stream, _records in streams.values():
+            if len(stream) > FITS_BYTES:
+                check_batch(stream)
         waiting: list[tuple[WorkerProcess, Answer, Callable[[], Answer | None]]] = []
         errors: list[SiltstoneError] = []
         try:
@@ -220,14 +222,8 @@ class ProcessHost(ShardHost):
         if errors:
             raise errors.pop(0)
 
-    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
+    def try_append(self, shard: int, stream: NDArray[np.uint8], records: int) -> bool:
         self.volume.check_process()
-        for stream, _records in streams.values():
-            if len(stream) > FITS_BYTES:
-                check_batch(stream)
-        if len(streams) != 1:
-            return False
-        ((shard, (stream, records)),) = streams.items()
         requests = self._keepers[shard % len(self._keepers)].serving(shard).requests
         return requests.try_append(requests.ledgers[shard], stream, records)
 

@@ -37,14 +37,7 @@ class Batch:
         entry_type = self._core.host.entry_type_of(record)
         payload = entry_type.to_payload(record)
         self._core.record_type(entry_type)
-        entry = np.frombuffer(bytes((ENTRY_HEADER_SIZE + len(payload), entry_type.id)) + payload, np.uint8)
-        shards = self._core.volume.superblock.shards
-        if entry_type.key is None:
-            shard = entry_type.id % shards
-        else:
-            offset, size = entry_type.key
-            shard = self._core.router.shard(entry_type.id, payload[offset : offset + size])
-        self._add(shard, entry, 1)
+        self._add(*self._core.router.entry(entry_type.id, payload, entry_type.key is not None), 1)
 
     def put_many(self, *columns: ArrayLike, entry_type: str | None = None) -> None:
         """Add n records, given as one array a field."""

@@ -177,8 +177,8 @@ class StartingShards(ShardHost):
     def append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> None:
         self.host.append(streams)
 
-    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        return self._host is not None and self._host.try_append(streams)
+    def try_append(self, shard: int, stream: NDArray[np.uint8], records: int) -> bool:
+        return self._host is not None and self._host.try_append(shard, stream, records)
 
     def delete(self, shard: int, kind: int, keys: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return self.host.delete(shard, kind, keys)

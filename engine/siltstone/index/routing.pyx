@@ -1,5 +1,6 @@
 """The choice of a shard from a key."""
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -44,6 +45,29 @@ cdef class Router:
         """The shard of one key."""
         check_key(self.types, kind, key.shape[0])
         return shard_of(key_hash(self.k0, self.k1, kind, &key[0], <int>key.shape[0]), self.shards)
+
+    def entry(self, int kind, bytes payload not None, bint has_key):
+        """One payload packed into an entry, and its shard: (shard, entry).
+
+        That of its key; without one all entries of such a type lie in one shard, so that their order is kept.
+        """
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
+        cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(payload)
+        cdef uint32_t shard = kind % self.shards
+        cdef bytes entry
+        cdef uint8_t *at
+        if not 0 <= kind <= 255 or (has_key and self.types.offset[kind] < 0):
+            raise EntryError(f"entry type {kind:#04x} has no key", type=kind)
+        if size + 2 > ENTRY_MAX or (has_key and self.types.offset[kind] + self.types.size[kind] > size):
+            raise EntryError(f"a payload of {size} bytes for type {kind:#04x}", type=kind, size=size)
+        if has_key:
+            shard = shard_of(
+                key_hash(self.k0, self.k1, kind, data + self.types.offset[kind], self.types.size[kind]), self.shards)
+        entry = PyBytes_FromStringAndSize(NULL, size + 2)
+        at = <uint8_t *>PyBytes_AS_STRING(entry)
+        at[0], at[1] = <uint8_t>(size + 2), <uint8_t>kind
+        memcpy(at + 2, data, size)
+        return shard, np.frombuffer(entry, np.uint8)
 
     def shards_of(self, int kind, const uint8_t[:, ::1] keys not None):
         """The shard of each of (n, key size) keys, as (n,) uint32."""

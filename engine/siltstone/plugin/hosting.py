@@ -235,8 +235,9 @@ class ShardHost(OpenShards):
         leave others written. Not durable yet.
         """
 
-    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        """As :meth:`append`, where that need not wait for anybody; False, with nothing done, where it would.
+    def try_append(self, shard: int, stream: NDArray[np.uint8], records: int) -> bool:
+        """As :meth:`append` for one shard, where that need not wait for anybody; False, with nothing done, where it
+        would.
 
         A host that does not say how always might: its appends are left to a thread that may wait.
         """

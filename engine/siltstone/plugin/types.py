@@ -117,6 +117,7 @@ class EntryType:
     fields: tuple[tuple[str, str], ...] | None = None
     key: tuple[int, int] | None = None
     _dtype: np.dtype[Any] | None = field(init=False, repr=False, compare=False)
+    _sizes: tuple[int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         what = "entry type"
@@ -139,6 +140,9 @@ class EntryType:
             object.__setattr__(self, "fields", tuple((str(name), str(kind)) for name, kind in self.fields))
         if self.key is not None:
             self._check_key(self.key)
+        size = self.payload_size
+        least = sum(self.key) if self.key else 0
+        object.__setattr__(self, "_sizes", (least, PAYLOAD_SIZE_MAX) if size is None else (size, size))
 
     def _check_key(self, key: tuple[int, int]) -> None:
         rule = f"key {key!r} must be (offset, size)"
@@ -163,9 +167,7 @@ class EntryType:
     @property
     def payload_size_range(self) -> tuple[int, int]:
         """Bytes of the shortest and of the longest payload that this type may have."""
-        if self._dtype is not None:
-            return self._dtype.itemsize, self._dtype.itemsize
-        return (sum(self.key) if self.key else 0), PAYLOAD_SIZE_MAX
+        return self._sizes
 
     def key_of(self, payload: bytes) -> bytes | None:
         """Return the key in a payload of this type, or None where the type has no key."""
@@ -194,12 +196,16 @@ class EntryType:
                 given = type(payload).__name__
                 raise EntryError(f"{self.name}: encode gave a {given}, not bytes", type=self.name)
             payload = bytes(payload)
-        self._check_size(len(payload))
+        low, high = self._sizes
+        if not low <= len(payload) <= high:
+            raise self._wrong_size(len(payload))
         return payload
 
     def from_payload(self, payload: bytes) -> Any:
         """Decode `payload`; EntryError where its size is wrong, or where the codec refuses it."""
-        self._check_size(len(payload))
+        low, high = self._sizes
+        if not low <= len(payload) <= high:
+            raise self._wrong_size(len(payload))
         try:
             record = self.decode(payload)
         except EntryError:
@@ -217,13 +223,10 @@ class EntryType:
             )
         return record
 
-    def _check_size(self, size: int) -> None:
-        low, high = self.payload_size_range
-        if not low <= size <= high:
-            need = f"{low}" if low == high else f"{low}-{high}"
-            raise EntryError(
-                f"{self.name}: payload of {size} bytes, must be {need}", type=self.name, size=size
-            )
+    def _wrong_size(self, size: int) -> EntryError:
+        low, high = self._sizes
+        need = f"{low}" if low == high else f"{low}-{high}"
+        return EntryError(f"{self.name}: payload of {size} bytes, must be {need}", type=self.name, size=size)
 
 
 @dataclass(frozen=True, slots=True)

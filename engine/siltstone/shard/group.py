@@ -91,15 +91,11 @@ class ShardGroup:
                     if not self.upkeep.make_index_room(shard, slots):
                         raise
 
-    def try_append(self, streams: Mapping[int, tuple[NDArray[np.uint8], int]]) -> bool:
-        """As :meth:`append` for one shard, where that waits for no flush and no other thread.
-
-        False, with nothing done, where it would, or where there are several shards: some might take their batch and
-        others not.
-        """
-        if len(streams) != 1:
+    def try_append(self, number: int, stream: NDArray[np.uint8], records: int) -> bool:
+        """As :meth:`append` for one shard, where that waits for no flush and no other thread; False, with nothing done,
+        where it would, and for a batch that might fit no journal."""
+        if len(stream) > FITS_BYTES:
             return False
-        ((number, (stream, records)),) = streams.items()
         shard = self._shard(number)
         try:
             if not shard.try_append(stream, shard.store.slots_for(stream, records)):
