@@ -26,3 +26,4 @@ cdef class Answers:
     cdef int wake(self) except -1
     cdef bint read_until(self, Answer answer, double deadline) except -1
     cdef int take(self, message) except -1
+    cdef int arrive(self, request, error, bulk) except -1

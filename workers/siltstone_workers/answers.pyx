@@ -71,9 +71,9 @@ cdef class Answers:
             try:
                 in_time = self.read_until(answer, deadline)
             finally:
-                with self.lock:
-                    self.someone_reads = False
-                    self.wake()
+                # Without the lock: an interrupt while it is waited for would leave it so for ever.
+                self.someone_reads = False
+                self.wake()
             if answer.has_arrived or not in_time:
                 return answer.has_arrived
 
@@ -86,9 +86,10 @@ cdef class Answers:
             self.waiting -= 1
 
     cdef int wake(self) except -1:
-        """Something has changed: wake, with the lock, whoever waits. Most of the time nobody does."""
+        """Something has changed: wake whoever waits. Most of the time nobody does."""
         if self.waiting:
-            self.condition.notify_all()
+            with self.lock:
+                self.condition.notify_all()
         return 0
 
     def end(self, error):
@@ -100,7 +101,7 @@ cdef class Answers:
             for answer in self.expected.values():
                 answer.error, answer.has_arrived = error(), True
             self.expected.clear()
-            self.wake()
+        self.wake()
 
     def settle(self):
         """Return once nobody reads the pipe any more, after :meth:`end`."""
@@ -143,14 +144,24 @@ cdef class Answers:
             )
         request, error, number, shards = expect_items(fields, REPLY_ITEMS)
         found = None if error is None else error_from_wire(error)
-        # First: who has an answer finds told what was dealt with before it.
-        self.heard(number, shards)
-        with self.lock:
-            answer = self.expected.pop(request, None)
-            if answer is None:
-                raise ProtocolError(
-                    f"an answer to {request}, which nobody asked", rule="answers", value=request
-                )
-            answer.error, answer.bulk, answer.has_arrived = found, bulk, True
-            self.wake()
+        try:
+            # First: who has an answer finds told what was dealt with before it.
+            self.heard(number, shards)
+        except ProtocolError:
+            raise
+        except BaseException:
+            # An interrupt of who reads is nothing to who asked.
+            self.arrive(request, found, bulk)
+            raise
+        self.arrive(request, found, bulk)
+        return 0
+
+    cdef int arrive(self, request, error, bulk) except -1:
+        cdef Answer answer = self.expected.pop(request, None)
+        if answer is None:
+            raise ProtocolError(f"an answer to {request}, which nobody asked", rule="answers", value=request)
+        # Last: who looks at it meanwhile, without the lock, finds all of it.
+        answer.error, answer.bulk = error, bulk
+        answer.has_arrived = True
+        self.wake()
         return 0

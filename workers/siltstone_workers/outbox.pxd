@@ -6,4 +6,5 @@ cdef class Outbox:
 
     cpdef int add(self, int shard, uint64_t sequence, stream, uint64_t records) except -1
     cdef Py_ssize_t needed(self) noexcept
+    cdef void forget(self) noexcept
     cpdef list messages(self)

@@ -48,6 +48,12 @@ cdef class Outbox:
     cdef Py_ssize_t needed(self) noexcept:
         return credit_of(self.bytes) if self.waiting else 0
 
+    cdef void forget(self) noexcept:
+        """What waited was sent."""
+        # Nothing is allocated: what is in the pipe must not be sent again for want of memory.
+        self.waiting.clear()
+        self.bytes = 0
+
     cpdef list messages(self):
         """The message that carries everything that waits, if anything does; it goes on waiting."""
         cdef list parts = [], bulk = []

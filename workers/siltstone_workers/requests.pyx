@@ -194,7 +194,7 @@ cdef class Requests:
             # What is in the pipe must not be sent again.
             sent = self.sender.sent - before
             if sent and of_waiting:
-                self.outbox = Outbox()
+                self.outbox.forget()
             if sent < <unsigned long long>len(messages):
                 self.credit.give(credit - (of_waiting if sent else 0))
         return 0
