@@ -96,3 +96,13 @@ def test_an_answer_that_nobody_asked_for_breaks_a_rule() -> None:
         sender.send([Kind.REPLY, answer.request + 1, None, 1, []])
         assert not answers.wait(answer, 0.0)
         assert [each.rule for each in told.broken] == ["answers"]
+
+
+def test_who_waits_reads_on_after_who_read_has_waited_long_enough() -> None:
+    with answering() as (sender, answers, _told):
+        first, second = answers.expect(), answers.expect()
+        reading = Task(lambda: answers.wait(first, 0.3))
+        waiting = Task(lambda: answers.wait(second, PATIENCE_S))
+        assert not reading.result()
+        sender.send([Kind.REPLY, second.request, None, 1, []])
+        assert waiting.result()

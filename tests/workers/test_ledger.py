@@ -119,3 +119,19 @@ def test_older_news_change_nothing(number: int) -> None:
     ledger.progress(number, 1, 1000, 1000)
     assert ledger.queued_bytes == 5
     assert not ledger.surely_fits(6, 1)
+
+
+@pytest.mark.parametrize("dealt_with", range(0, 20, 3))
+def test_however_many_are_under_way_each_counts_until_it_was_dealt_with(dealt_with: int) -> None:
+    ledger = Ledger(0, Readers())  # type: ignore[arg-type]
+    sent = []
+    for size in range(100):
+        if size == 20:
+            ledger.progress(1, dealt_with, 0, 0)
+        sequence = ledger.next_sequence()
+        ledger.send(sequence, stream(size), 1, visible=True)
+        sent.append((sequence, size))
+    for number, (done, _size) in enumerate(sent[dealt_with:], 2):
+        assert ledger.queued_bytes == sum(size for sequence, size in sent if sequence >= done)
+        ledger.progress(number, done, 0, 0)
+    assert ledger.queued_bytes == 0

@@ -157,6 +157,8 @@ BROKEN = [
     ("batches", batches()),
     ("batches", batches([3, 8, 1, 5], size=4)),
     ("batches", batches([3, 8, 1, 5], size=6)),
+    ("batches", batches([3, 8, 1, (1 << 64) - 1], size=6)),
+    ("batches", batches([3, 8, 1, 3], [5, 1, 1, (1 << 64) - 3], size=6)),
     ("batches", batches([3, 8, 1, 5], [5, 1, 1, 5], size=5)),
     # Who waits for an answer waits for one batch.
     ("batches", batches([3, 8, 1, 5], [5, 1, 1, 5], request=1)),

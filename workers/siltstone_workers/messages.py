@@ -31,9 +31,9 @@ Answers of a worker have a pipe of their own, which those who wait for them read
 number, since two pipes may bring them in another order, and for each shard that was touched its number, the
 last sequence that was dealt with, and what surely fits: bytes of entries, and records; number 0 and no shards
 where an answer brings none. Credit comes with PROGRESS alone: in an answer it might lie unread while who is to
-read it waits for it, or for a lock whose holder does. The answer to FLUSH brings no news, unless it is an error:
-to gather them would keep who asked waiting, and the next PROGRESS has them. As bulk it brings the error of an
-append that nobody waited for, where one failed since the last.
+read it waits for it, or for a lock whose holder does. The answer to FLUSH brings no news: to gather them would
+keep who asked waiting, and the next PROGRESS has them. As bulk it brings the error of an append that nobody
+waited for, where one failed since the last.
 """
 
 from __future__ import annotations

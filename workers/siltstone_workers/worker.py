@@ -195,8 +195,8 @@ class Worker:
             bulk = pack_value(error_to_wire(self._untold))
             self._untold = None
         for request in requests:
-            # Without news, which would take as long as to send it: those come with the next report.
-            self._answer(request, error=error, bulk=bulk, tells=error is not None)
+            # Without news: to gather them would keep who asked waiting, and the next report has them.
+            self._reply(request, error, bulk, _NO_NEWS)
 
     def _attempt(self, request: int, action: Any) -> None:
         try:
@@ -254,17 +254,20 @@ class Worker:
     # ---- answers and reports
 
     def _answer(
+        self, request: int, *, error: SiltstoneError | None = None, bulk: Buffer | None = None
+    ) -> None:
+        """Answer, and tell with it what was dealt with before."""
+        # Without credit: that must not lie in an answer that nobody reads yet while others wait for it.
+        self._reply(request, error, bulk, self._news(self._machine.touched()))
+
+    def _reply(
         self,
         request: int,
-        *,
-        error: SiltstoneError | None = None,
-        bulk: Buffer | None = None,
-        tells: bool = True,
+        error: SiltstoneError | None,
+        bulk: Buffer | None,
+        news: tuple[int, list[Any]],
     ) -> None:
-        """Answer, and as long as it `tells`, say with it what was dealt with before."""
         wire = None if error is None else error_to_wire(error)
-        # Without credit: that must not lie in an answer that nobody reads yet while others wait for it.
-        news = self._news(self._machine.touched()) if tells else _NO_NEWS
         self._answers.send([_REPLY, request, wire, *news], bulk)
 
     def _report(self) -> None:
@@ -305,9 +308,8 @@ class Worker:
                 more = upkeep.make_space(deletes=wanted.deletes, here=True)
         except SiltstoneError as refused:
             error = refused.to_keep()
-        wire = None if error is None else error_to_wire(error)
         # Without news: what was dealt with is for the thread that deals with it to tell.
-        self._answers.send([_REPLY, wanted.request, wire, *_NO_NEWS], b"\1" if more else None)
+        self._reply(wanted.request, error, b"\1" if more else None, _NO_NEWS)
 
 
 class _Forwarder:
