@@ -40,6 +40,7 @@ CONFIG = WorkerConfig(
     threads=2,
     niceness=0,
     affinity=None,
+    path=["/home/\udcff", "/usr/lib/python3"],
 )
 
 

@@ -84,6 +84,14 @@ def test_a_script_without_a_guard_can_open(tmp_path: Path, source: str) -> None:
     once(source, tmp_path / "store.silt")
 
 
+def test_modules_beside_a_script_that_are_named_like_those_that_python_begins_with_are_not_taken_for_them(
+    tmp_path: Path,
+) -> None:
+    for name in ("types", "enum", "codecs", "functools"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the caller has loaded it before')")
+    once(SCRIPT, tmp_path / "store.silt")
+
+
 def test_a_program_on_standard_input_can_open(tmp_path: Path) -> None:
     once(SCRIPT, tmp_path / "store.silt", standard_input=True)
 

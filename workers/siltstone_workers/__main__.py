@@ -58,6 +58,7 @@ def run(requests: Receiver, replies: Receiver, events: Sender, answers: Sender) 
     """Be a worker until the core has had enough or is gone; the exit code."""
     try:
         config = greet(requests.receive())
+        sys.path[:] = config.path
         os.nice(config.niceness)
         if config.affinity is not None:
             os.sched_setaffinity(0, config.affinity)

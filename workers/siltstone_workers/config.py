@@ -40,6 +40,7 @@ class WorkerConfig:
     :param threads: shards that are replayed at the same time
     :param niceness: what is added to the niceness
     :param affinity: processors that the worker may run on, or None
+    :param path: where the caller finds its modules, in that order
     """
 
     number: int
@@ -65,6 +66,7 @@ class WorkerConfig:
     threads: int
     niceness: int
     affinity: Sequence[int] | None
+    path: Sequence[str]
 
     def to_bulk(self) -> bytes:
         """The configuration as bulk; ConfigError where an option of the backend cannot cross to another process."""

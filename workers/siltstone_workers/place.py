@@ -143,6 +143,7 @@ class WorkerPlace:
             threads=max(1, len(os.sched_getaffinity(0)) // self._count),
             niceness=hosting.worker.niceness,
             affinity=None if affinity is None else affinity[self._number % len(affinity)],
+            path=self.path,
         )
 
     def release(self) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -58,7 +59,7 @@ def start_worker(
                 # NumPy's threads for matrices, of which a worker has none, would only take its processors at the start.
                 "OPENBLAS_NUM_THREADS": "1",
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(module_path() if path is None else path),
+                "PYTHONPATH": os.pathsep.join(library_first(module_path() if path is None else path)),
             },
             # Not in the terminal's group: its interrupt is for the caller.
             start_new_session=True,
@@ -80,6 +81,17 @@ def module_path() -> list[str]:
                 found[str(Path(known).absolute())] = None
             found[str(Path(entry).absolute())] = None
     return list(found)
+
+
+def library_first(path: Sequence[str]) -> list[str]:
+    """The same with the standard library in front, as it was for the caller when its interpreter began.
+
+    Else a module beside the caller's script that is named like one of those that Python begins with (types.py) would be
+    taken for it. In which order a worker finds what it loads later its configuration says.
+    """
+    library = {os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
+    library |= {os.path.join(folder, "lib-dynload") for folder in library}  # noqa: PTH118 - compared as text
+    return sorted(path, key=lambda entry: os.path.realpath(entry) not in library)
 
 
 def _is_open(descriptor: int) -> bool:
