@@ -101,6 +101,26 @@ def test_what_went_before_an_interrupted_message_is_not_sent_again(monkeypatch: 
         assert worker.requests.credit.left == credit - credit_of(100)
 
 
+def test_credit_for_what_went_before_an_interrupted_message_is_not_given_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = iter([True])
+
+    def second() -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+
+    with listening(monkeypatch, shards=2) as worker:
+        # Nothing surely fits there: that batch is waited for, and so has a message of its own.
+        worker.requests.hear(2, [[1, 0, 0, 0]])
+        credit = worker.requests.credit.left
+        sender(worker).before_write = second
+        with pytest.raises(KeyboardInterrupt):
+            worker.requests.append([batch(worker, 5000), batch(worker, 400_000, shard=1)])
+        # The worker gives it back once it has dealt with that.
+        assert worker.requests.credit.left == credit - credit_of(5000)
+
+
 # ---- what is asked while others hear news
 
 

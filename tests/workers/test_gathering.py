@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from siltstone.errors import ShardAwayError
 from siltstone_workers.answers import Answer
 from siltstone_workers.checks import rows
-from siltstone_workers.frames import credit_of
 from siltstone_workers.gathering import TOGETHER_MAX, Batch, gathered, messages_of
 from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import frame_limit, make_pipe
@@ -73,16 +72,14 @@ def test_where_a_worker_is_away_that_is_said() -> None:
 
 def test_those_that_nobody_waits_for_are_one_message_and_each_other_has_its_own() -> None:
     process = Process(range(4))
-    assert messages_of([]) == ([], 0)
+    assert messages_of([]) == []
     waited_for = Answer(7)
-    (together, alone), credit = messages_of(
+    together, alone = messages_of(
         [
             (10 + shard, Batch(process.ledgers[shard], stream, records), waited_for if shard == 1 else None)
             for shard, (stream, records) in streams([100, 150, 200, 250]).items()
         ]
     )
-    # As the worker will count it.
-    assert credit == credit_of(550) + credit_of(150)
     assert together[0] == [Kind.APPEND, 0, [(0, 10, 2, 100), (2, 12, 4, 200), (3, 13, 5, 250)]]
     assert [bytes(piece) for piece in together[1]] == [bytes(100), b"\2" * 200, b"\3" * 250]
     assert alone[0] == [Kind.APPEND, 7, [(1, 11, 3, 150)]]

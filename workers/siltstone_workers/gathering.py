@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
-from siltstone_workers.frames import credit_of
 from siltstone_workers.kinds import Kind
 from siltstone_workers.messages import AppendPart
 
@@ -50,8 +49,8 @@ class Destination(Protocol):
 _Where = TypeVar("_Where", bound=Destination)
 
 
-def messages_of(sent: Sequence[tuple[int, Batch, Answer | None]]) -> tuple[list[Outgoing], int]:
-    """The messages that carry batches to one worker, and what they take of the credit; nothing is copied.
+def messages_of(sent: Sequence[tuple[int, Batch, Answer | None]]) -> list[Outgoing]:
+    """The messages that carry batches to one worker; nothing is copied.
 
     Those that nobody waits for travel in one, each other one in its own.
 
@@ -59,7 +58,6 @@ def messages_of(sent: Sequence[tuple[int, Batch, Answer | None]]) -> tuple[list[
     """
     together: list[AppendPart] = []
     bulk: list[Bytes] = []
-    together_size = credit = 0
     alone: list[Outgoing] = []
     for sequence, (ledger, stream, records), answer in sent:
         size = len(stream)
@@ -67,13 +65,11 @@ def messages_of(sent: Sequence[tuple[int, Batch, Answer | None]]) -> tuple[list[
         if answer is None:
             together.append(part)
             bulk.append(stream.data)
-            together_size += size
         else:
             alone.append(([Kind.APPEND, answer.request, [part]], [stream.data]))
-            credit += credit_of(size)
     if not together:
-        return alone, credit
-    return [([Kind.APPEND, 0, together], bulk), *alone], credit + credit_of(together_size)
+        return alone
+    return [([Kind.APPEND, 0, together], bulk), *alone]
 
 
 def gathered(

@@ -25,6 +25,6 @@ cdef class Requests:
     cdef int send_small(self, Ledger ledger, stream, unsigned long long records, Py_ssize_t size) except -1
     cdef int keep(self, Ledger ledger, stream, unsigned long long records) except -1
     cpdef int check_open(self) except -1
-    cdef int post(self, list last, Py_ssize_t credit) except -1
+    cdef int post(self, list last, bint are_counted) except -1
     cpdef int send(self, list messages, Sender pipe) except -1
     cpdef int hear(self, number, shards) except -1

@@ -29,6 +29,17 @@ cdef int DELETE = Kind.DELETE
 cdef int END = Kind.END
 
 
+cdef Py_ssize_t credit_of_messages(list messages, Py_ssize_t first) except -1:
+    """What messages from the `first` on take of the credit."""
+    cdef Py_ssize_t at, credit = 0, size
+    for at in range(first, len(messages)):
+        size = 0
+        for piece in messages[at][1]:
+            size += len(piece)
+        credit += credit_of(size)
+    return credit
+
+
 cdef class Requests:
     """The way to one worker. Any thread may use it.
 
@@ -63,7 +74,7 @@ cdef class Requests:
         with self.order:
             self.check_open()
             answer = self.answers.expect()
-            self.post([outgoing([kind, answer.request, *items], bulk)], 0)
+            self.post([outgoing([kind, answer.request, *items], bulk)], False)
             self.is_ending = kind == END
         return answer
 
@@ -75,8 +86,7 @@ cdef class Requests:
             answer = self.answers.expect()
             rows = keys.reshape(-1).data
             self.sent += 1
-            self.post(
-                [([DELETE, answer.request, shard, kind, keys.shape[1]], (rows,))], credit_of(len(rows)))
+            self.post([([DELETE, answer.request, shard, kind, keys.shape[1]], (rows,))], True)
         return answer
 
     def append(self, batches):
@@ -87,7 +97,7 @@ cdef class Requests:
         An error leaves those counted, and found, that wait to be sent.
         """
         cdef Ledger ledger
-        cdef list sure, answers, messages, leaving = []
+        cdef list sure, answers, leaving = []
         with self.order:
             self.check_open()
             sure = [self.fits(ledger, stream, records) for ledger, stream, records in batches]
@@ -103,8 +113,7 @@ cdef class Requests:
                     leaving.append((sequence, batch, answer))
                     ledger.send(sequence, stream, records, answer is None)
                 if leaving or self.outbox.bytes >= OUTBOX_BYTES:
-                    messages, credit = messages_of(leaving)
-                    self.post(messages, credit)
+                    self.post(messages_of(leaving), True)
             except BaseException:
                 for sequence, batch, _answer in leaving:
                     (<Ledger>batch[0]).cancel(sequence)
@@ -133,7 +142,7 @@ cdef class Requests:
             if self.is_unheard:
                 self.keep(ledger, stream, records)
                 if self.outbox.bytes >= OUTBOX_BYTES:
-                    self.post([], 0)
+                    self.post([], True)
             else:
                 self.send_small(ledger, stream, records, size)
             return True
@@ -145,7 +154,7 @@ cdef class Requests:
         sequence = ledger.next_sequence()
         try:
             ledger.send(sequence, stream, records, True)
-            self.post([([APPEND, 0, ((ledger.shard, sequence, records, size),)], (stream.data,))], credit_of(size))
+            self.post([([APPEND, 0, ((ledger.shard, sequence, records, size),)], (stream.data,))], True)
         except BaseException:
             ledger.cancel(sequence)
             raise
@@ -174,15 +183,16 @@ cdef class Requests:
             raise self.unknown()
         return 0
 
-    cdef int post(self, list last, Py_ssize_t credit) except -1:
-        """Send what waits in the outbox and these messages, which take `credit`, once the worker has room for them.
+    cdef int post(self, list last, bint are_counted) except -1:
+        """Send what waits in the outbox and these messages, once the worker has room for those that are counted.
 
         An error, or an interrupt, leaves in the outbox what was not sent of it.
         """
         cdef Py_ssize_t of_waiting = self.outbox.needed()
         cdef list messages = [*self.outbox.messages(), *last] if of_waiting else last
-        cdef unsigned long long before = self.sender.sent, sent
-        credit += of_waiting
+        cdef Py_ssize_t credit = of_waiting + (credit_of_messages(last, 0) if are_counted else 0)
+        cdef unsigned long long before = self.sender.sent
+        cdef Py_ssize_t sent
         if credit:
             if not self.credit.take(credit, self.deadline):
                 self.kill(f"it dealt with nothing within {self.deadline:g} s")
@@ -190,13 +200,15 @@ cdef class Requests:
             self.is_unheard = True
         try:
             self.send(messages, self.sender)
-        finally:
-            # What is in the pipe must not be sent again.
+        except BaseException:
+            # What is in the pipe must not be sent again, and is what the worker will give credit back for.
             sent = self.sender.sent - before
-            if sent and of_waiting:
+            if of_waiting and sent:
                 self.outbox.forget()
-            if sent < <unsigned long long>len(messages):
-                self.credit.give(credit - (of_waiting if sent else 0))
+            self.credit.give(credit_of_messages(messages if are_counted else messages[:len(messages) - len(last)], sent))
+            raise
+        if of_waiting:
+            self.outbox.forget()
         return 0
 
     cpdef int send(self, list messages, Sender pipe) except -1:
