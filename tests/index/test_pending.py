@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 
@@ -306,3 +307,62 @@ def test_what_is_on_its_way_never_goes_missing_or_back():
     if failures:
         raise failures[0]
     assert state["version"] == 2999
+
+
+def test_what_the_index_showed_is_not_hidden_by_what_is_still_on_its_way():
+    """A batch that somebody waits for is not found on its way; that before it may be, until the writer has told."""
+    log, waiting = IndexedLog(segments=2, journal_bytes=1 << 22), pending()
+    reader = reader_of(log, waiting)
+    keys = random_keys(HOT, 3)
+    done = threading.Event()
+    failures: list[BaseException] = []
+    log.apply(stream_of(payloads_for(keys, 0)))
+
+    def write() -> None:
+        try:
+            for version in range(1, 20_000, 2):
+                # For as long nothing is on its way.
+                seen, unseen = (stream_of(payloads_for(keys, version + later)) for later in range(2))
+                waiting.add(version, seen)
+                log.apply(seen)
+                log.apply(unseen)
+                # And for as long the first of them is.
+                stream_of(payloads_for(keys, version))
+                waiting.retire(version)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+        finally:
+            done.set()
+
+    def read(number: int) -> None:
+        try:
+            many = np.tile(keys, (64, 1))
+            newest = np.zeros(HOT, np.uint64)
+            while not done.is_set():
+                if number:
+                    found, payloads = reader.get_many(HASH, many, 48)
+                    assert found.all()
+                    versions = versions_in(many, payloads).reshape(-1, HOT)
+                else:
+                    singles = [reader.get(HASH, keys[0]) for _again in range(1000)]
+                    payloads = np.array([np.frombuffer(single, np.uint8) for single in singles])
+                    versions = versions_in(np.tile(keys[:1], (1000, 1)), payloads)[:, None]
+                in_turn = np.vstack([newest[: versions.shape[1]], versions])
+                assert (in_turn[1:] >= in_turn[:-1]).all(), "an old payload came back"
+                newest = versions[-1]
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(n,)) for n in range(2))]
+    allowed = os.sched_getaffinity(0)
+    # On one processor a lookup is stopped in the middle, for as long as many changes take.
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        for thread in threads:
+            thread.start()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -39,7 +39,7 @@ cdef struct Frames:
     Frame *frames               # a ring; numbers rise for ever, a number's place is its low bits
     uint64_t frame_mask
     uint64_t frame_first
-    uint64_t frame_end
+    uint64_t frame_end          # read without the lock
     uint64_t frame_taken        # frames before this number have their nodes
     Node *nodes
     uint64_t node_mask
@@ -171,7 +171,7 @@ cdef inline void add_frame(Frames *self, uint64_t sequence, const uint8_t *strea
     """Put a frame behind all others; room_for_frame has made room."""
     cdef Frame *frame = &self.frames[self.frame_end & self.frame_mask]
     frame.sequence, frame.stream, frame.size, frame.node_end = sequence, stream, size, 0
-    self.frame_end += 1
+    store_release(&self.frame_end, self.frame_end + 1)
     self.bytes += size
     store_release(&self.live, self.live + 1)
 

@@ -32,6 +32,11 @@ cdef inline bint is_empty(Waiting *waiting) noexcept nogil:
     return load_acquire(&waiting.frames.live) == 0
 
 
+cdef inline uint64_t added(Waiting *waiting) noexcept nogil:
+    """How many streams were ever added."""
+    return load_acquire(&waiting.frames.frame_end)
+
+
 cdef inline bint open_waiting(Waiting *waiting) noexcept nogil:
     """Take the lock and make every entry findable; False without memory, and then without the lock."""
     pthread_mutex_lock(&waiting.lock)

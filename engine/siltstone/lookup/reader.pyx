@@ -1,4 +1,9 @@
-"""Lookups in the indexes and hash stores of all shards, without a lock."""
+"""Lookups in the indexes and hash stores of all shards, without a lock.
+
+What is on its way to an index is asked first: what has left there by then is in the index. And once more behind the
+index, where anything was added meanwhile: the index may show by now what came after that and is not on its way for
+anybody to see (a batch that is waited for, a deletion), and the next lookup would find the older one, on its way still.
+"""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
@@ -15,7 +20,7 @@ from siltstone.index.layout cimport (
     load_half, load_relaxed, prefetch, seals_known, segment_of, shard_of, unchanged)
 from siltstone.index.mapped cimport MappedIndex, Turns, all_turns, begin_lookup, end_lookup
 from siltstone.index.pending cimport (
-    ASK_THE_INDEX, PUT, Answer, Pending, Waiting, close_waiting, expect, is_empty, newest, open_waiting)
+    ASK_THE_INDEX, PUT, Answer, Pending, Waiting, added, close_waiting, expect, is_empty, newest, open_waiting)
 from siltstone.index.search cimport DAMAGED, PRESENT, UNMAPPED, WAITS, Found, fits, names
 from siltstone.index.types cimport KeyTypes, check_key
 from siltstone.lookup.older cimport DAMAGED_STORE, NOWHERE, OTHER_STORES, Missed
@@ -81,13 +86,24 @@ cdef bint ask_pending(Query *query, Py_ssize_t i, const uint64_t *hashes, const 
     return True
 
 
-cdef inline bint any_pending(Query *query, const uint32_t *shards) noexcept nogil:
-    """Whether anything is on its way to a shard of a chunk."""
+cdef inline bint any_pending(Query *query, const uint32_t *shards, uint64_t *seen) noexcept nogil:
+    """Whether anything is on its way to a shard of a chunk; how much ever was, by key, in `seen`."""
     cdef Py_ssize_t i
     cdef Waiting *waiting
+    cdef bint found = False
     for i in range(query.count):
         waiting = query.pending[shards[i]]
-        if waiting != NULL and not is_empty(waiting):
+        if waiting != NULL:
+            seen[i] = added(waiting)
+            found |= not is_empty(waiting)
+    return found
+
+
+cdef inline bint any_added(Query *query, const uint32_t *shards, const uint64_t *seen) noexcept nogil:
+    """Whether anything more has been on its way to a shard of a chunk since :func:`any_pending`."""
+    cdef Py_ssize_t i
+    for i in range(query.count):
+        if query.pending[shards[i]] != NULL and added(query.pending[shards[i]]) != seen[i]:
             return True
     return False
 
@@ -120,6 +136,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
     cdef uint64_t slots_found[CHUNK]
     cdef uint64_t lives[CHUNK]
     cdef uint64_t sequences[CHUNK]
+    cdef uint64_t seen[CHUNK]
     cdef uint8_t entry[256]
     cdef uint32_t shards[CHUNK]
     cdef bint answered[CHUNK]
@@ -156,7 +173,7 @@ cdef bint get_chunk(Query *query) noexcept nogil:
         prefetch(slots_one[i])
         prefetch(slots_two[i])
     # Before the first look at a slot: what is gone from there by now is in the index by now.
-    asked = query.pending != NULL and any_pending(query, shards)
+    asked = query.pending != NULL and any_pending(query, shards, seen)
     if asked and not ask_all_pending(query, hashes, shards, answered, entry):
         return False
     for i in range(query.count):
@@ -196,7 +213,26 @@ cdef bint get_chunk(Query *query) noexcept nogil:
             return False
         if found == PRESENT:
             fill(query, i, entry[1] != TYPE_DELETE, entry)
-    return missed.count == 0 or answer_missed(query, &missed, hashes, shards, entry)
+    if missed.count and not answer_missed(query, &missed, hashes, shards, entry):
+        return False
+    if query.pending == NULL or not any_added(query, shards, seen):
+        return True
+    return ask_all_pending(query, hashes, shards, answered, entry)
+
+
+cdef bint get_pending(Query *query, Waiting *waiting, uint64_t hashed) noexcept nogil:
+    """Answer one key from what is on its way to its shard; True where that does, or there is no memory for it."""
+    cdef Answer answer
+    if not open_waiting(waiting):
+        query.no_memory = True
+        return True
+    answer = newest(waiting, hashed, query.kind, query.keys, query.key_size, query.entry)
+    close_waiting(waiting)
+    if answer == ASK_THE_INDEX:
+        return False
+    query.flags[0] = answer == PUT
+    query.done = 1
+    return True
 
 
 cdef void get_guarded(void *argument) noexcept nogil:
@@ -204,27 +240,18 @@ cdef void get_guarded(void *argument) noexcept nogil:
     cdef uint64_t hashed = key_hash(query.tables[0].k0, query.tables[0].k1, query.kind, query.keys, query.key_size)
     cdef uint32_t shard = shard_of(hashed, query.shards)
     cdef Waiting *waiting = NULL if query.pending == NULL else query.pending[shard]
-    cdef Answer answer
-    if waiting != NULL and not is_empty(waiting):
-        if not open_waiting(waiting):
-            query.no_memory = True
-            return
-        answer = newest(waiting, hashed, query.kind, query.keys, query.key_size, query.entry)
-        close_waiting(waiting)
-        if answer != ASK_THE_INDEX:
-            query.flags[0] = answer == PUT
-            query.done = 1
+    cdef uint64_t seen = 0
+    if waiting != NULL:
+        seen = added(waiting)
+        if not is_empty(waiting) and get_pending(query, waiting, hashed):
             return
     if search(query, shard, hashed, query.keys, query.entry) > PRESENT:
         return
-    if query.stop != PRESENT:
-        if not search_older(query, shard, hashed, query.keys, query.entry):
-            return
-        if query.older == NOWHERE:
-            query.done = 1
-            return
-    query.flags[0] = query.entry[1] != TYPE_DELETE
-    query.done = 1
+    if query.stop != PRESENT and not search_older(query, shard, hashed, query.keys, query.entry):
+        return
+    query.flags[0] = query.entry[1] != TYPE_DELETE if query.stop == PRESENT or query.older != NOWHERE else False
+    if waiting == NULL or added(waiting) == seen or not get_pending(query, waiting, hashed):
+        query.done = 1
 
 
 cdef void get_many_guarded(void *argument) noexcept nogil:
