@@ -1,4 +1,7 @@
-"""Locks that are taken only where they are free, and given up whatever interrupts what is done with them."""
+"""Locks that are taken only where they are free, and threads that sleep, whatever interrupts what is done with them."""
+
+import threading
+from collections import deque
 
 
 cdef class Attempt:
@@ -7,9 +10,6 @@ cdef class Attempt:
     ``lock.acquire(False)`` in front of a `try` leaves the lock held for ever where an interrupt comes between the two.
     Here nothing of Python runs in between.
     """
-
-    cdef object lock
-    cdef bint held
 
     def __init__(self, lock not None):
         self.lock = lock
@@ -22,3 +22,51 @@ cdef class Attempt:
         if self.held:
             self.held = False
             self.lock.release()
+
+
+cdef class Sleepers:
+    """Threads that sleep until something has changed, which they then look at; in compiled code alone.
+
+    A condition of the standard library gives up its lock and takes it again in Python: an interrupt between the two
+    becomes an error of its own. Here is no lock: who is to sleep lies down, looks once more, and sleeps; who changes
+    something wakes all who lie there::
+
+        mine = sleepers.lie_down()
+        try:
+            if not self.has_changed:
+                sleepers.sleep(mine, seconds)
+        finally:
+            sleepers.get_up(mine)
+    """
+
+    def __init__(self):
+        self.asleep = deque()
+
+    cdef object lie_down(self):
+        """From here on a :meth:`wake` ends the :meth:`sleep` of this thread, also one that it has not begun."""
+        mine = threading.Lock()
+        mine.acquire()
+        self.asleep.append(mine)
+        return mine
+
+    cdef bint sleep(self, object mine, double seconds) except -1:
+        """Whether it was woken within `seconds`."""
+        return mine.acquire(timeout=min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+    cdef int get_up(self, object mine) except -1:
+        """It sleeps no longer."""
+        try:
+            self.asleep.remove(mine)
+        except ValueError:
+            pass  # it was woken
+        return 0
+
+    cdef int wake(self) except -1:
+        """Let all who lie there look again."""
+        while self.asleep:
+            try:
+                mine = self.asleep.popleft()
+            except IndexError:
+                break
+            mine.release()
+        return 0

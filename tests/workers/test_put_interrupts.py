@@ -47,7 +47,7 @@ def passes_all_places(
     """Whether it did so without an end of this worker: ^C in the middle of a message ends it."""
     for place in places:
         # It has dealt with all, and everything fits.
-        worker.requests.hear(place, [[0, 1 << 40, 1 << 40, 1 << 40]])
+        worker.requests.hear(place, [[0, worker.ledgers[0].next_sequence(), 1 << 40, 1 << 40]])
         worker.requests.credit.give(worker.requests.credit.window - worker.requests.credit.left)
         before = Seen(worker)
         was_interrupted = Anywhere(place).while_(lambda: put(worker))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,12 @@ from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.kinds import Kind
 from siltstone_workers.machine import WorkerMachine
+from siltstone_workers.messages import Failures, ends_from_wire, failures_from_wire
 from siltstone_workers.pipes import Message
 from siltstone_workers.worker import Worker
+
+if TYPE_CHECKING:
+    from siltstone.shard.changes import JournalEnd
 
 
 class Shards:
@@ -33,6 +37,9 @@ class Shards:
         if self.flush_error is not None:
             raise self.flush_error
 
+    def end(self) -> tuple[JournalEnd, ...]:
+        return ()
+
 
 class Sent(list[tuple[list[Any], Any]]):
     """What the worker sent."""
@@ -49,7 +56,7 @@ def serving(shards: Shards) -> tuple[Worker, Sent]:
     machine.receive(Message([Kind.SERVE, 2, []], None))
     worker._machine, worker._group = machine, shards  # type: ignore[assignment]
     worker._events, worker._answers = Sent(), answers  # type: ignore[assignment]
-    worker._untold, worker._reports = None, 0
+    worker._failures, worker._reports = Failures(), 0
     return worker, answers
 
 
@@ -58,26 +65,32 @@ def perform(worker: Worker, message: Message) -> None:
         worker._perform(instruction)
 
 
-def test_a_failed_append_is_told_by_the_first_flush_that_succeeds_and_by_no_other() -> None:
+def test_a_failed_append_is_told_by_every_flush_that_succeeds_and_at_the_end() -> None:
+    """An answer may reach nobody: of a caller that was interrupted, or at the end of the core's patience."""
     shards = Shards()
     worker, answers = serving(shards)
+    perform(worker, Message([Kind.FLUSH, 2], None))
     shards.append_error = DiskFullError("no space for it")
     perform(worker, Message([Kind.APPEND, 0, [[0, 1, 1, 50]]], memoryview(np.zeros(50, np.uint8))))
-    assert answers == []
+    assert [fields[1] for fields, _bulk in answers] == [2]
     shards.flush_error = MediumError("the flush failed")
     perform(worker, Message([Kind.FLUSH, 3], None))
     shards.flush_error = None
     for request in (4, 5):
         perform(worker, Message([Kind.FLUSH, request], None))
+    perform(worker, Message([Kind.END, 6], None))
     told = [
         (fields[1], None if fields[2] is None else error_from_wire(fields[2]).message, bulk)
         for fields, bulk in answers
     ]
     assert [(request, error) for request, error, _bulk in told] == [
+        (2, None),
         (3, "the flush failed"),
         (4, None),
         (5, None),
+        (6, None),
     ]
-    assert told[0][2] is None
-    assert error_from_wire(unpack_value(told[1][2])).message == "no space for it"
-    assert told[2][2] is None
+    assert [bulk for _request, _error, bulk in told[:2]] == [None, None]
+    failures = [failures_from_wire(unpack_value(bulk)) for _request, _error, bulk in told[2:4]]
+    failures.append(ends_from_wire(unpack_value(told[4][2]))[1])
+    assert [(each.number, str(each.last)) for each in failures] == [(1, "no space for it")] * 3

@@ -9,17 +9,18 @@ class Answer:
     request: int
     has_arrived: bool
     error: SiltstoneError | None
+    refusal: list[object] | None
     bulk: memoryview | None
     def __init__(self, request: int) -> None: ...
 
 class Answers:
     awake: Awake
     expected: dict[int, Answer]
+    heard: Callable[[int, object], object]
     def __init__(
         self,
         receiver: Receiver,
         pidfd: int,
-        heard: Callable[[int, object], None],
         broken: Callable[[ProtocolError], None],
     ) -> None: ...
     def expect(self) -> Answer: ...

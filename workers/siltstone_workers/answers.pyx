@@ -4,21 +4,26 @@ A thread that reads for all of them would cost every answer two more switches of
 """
 
 import threading
-import time
 
-from siltstone_workers.errors import ProtocolError, error_from_wire
+from siltstone_workers.errors import ProtocolError
 from siltstone_workers.kinds import Kind
 from siltstone_workers.pipes import ChannelClosedError
 
+from siltstone.locks cimport Sleepers
 from siltstone_workers.checks cimport expect_items
 from siltstone_workers.waiting cimport Awake, now
 
+#: after which who waits for the reader to go looks for himself [s]
+cdef double LOOK_SECONDS = 1.0
 cdef int REPLY = Kind.REPLY
 cdef tuple REPLY_ITEMS = (int, (list, None), int, list)
 
 
 cdef class Answer:
-    """What one request is answered with: an error or the bulk, once it has arrived; `asked` is when [seconds]."""
+    """What one request is answered with, once it has arrived; `asked` is when [seconds].
+
+    That is `error`, where the process is gone, or `refusal`, an error as the worker sent it, or else the `bulk`.
+    """
 
     def __init__(self, request):
         self.request = request
@@ -30,17 +35,18 @@ cdef class Answers:
 
     :param receiver: of the pipe that carries them
     :param pidfd: readable once the process is gone, whoever else may have its end of the pipe
-    :param heard: gets what the worker says of its progress with each answer, which may break a rule
     :param broken: called with what broke a rule; the process is to be ended
+
+    `heard` is to be set: it gets what the worker says of its progress with each answer, which may break a rule. It is
+    compiled: an interrupt in it would take the answer from who asked.
     """
 
-    def __init__(self, receiver, int pidfd, heard, broken):
+    def __init__(self, receiver, int pidfd, broken):
         self.receiver = receiver
-        self.heard = heard
         self.broken = broken
         self.expected = {}
         self.lock = threading.RLock()
-        self.condition = threading.Condition(self.lock)
+        self.sleepers = Sleepers()
         self.pidfd = pidfd
         self.awake = Awake()
 
@@ -57,40 +63,28 @@ cdef class Answers:
 
     cpdef bint wait(self, Answer answer, double seconds) except -1:
         """Whether the answer is here within `seconds`."""
-        cdef double deadline = now() + seconds, left
+        cdef double deadline = now() + seconds
         cdef bint in_time
-        while True:
-            with self.lock:
-                while not answer.has_arrived and (self.someone_reads or self.is_over):
-                    left = deadline - now()
-                    if left <= 0 or not self.sleep(left):
+        while not answer.has_arrived:
+            if self.someone_reads or self.is_over:
+                mine = self.sleepers.lie_down()
+                try:
+                    if (not answer.has_arrived and (self.someone_reads or self.is_over)
+                            and not self.sleepers.sleep(mine, deadline - now())):
                         return answer.has_arrived
-                if answer.has_arrived:
-                    return True
-                self.someone_reads = True
+                finally:
+                    self.sleepers.get_up(mine)
+                continue
+            # Nobody else comes between this and what was just looked at.
+            self.someone_reads = True
             try:
                 in_time = self.read_until(answer, deadline)
             finally:
-                # Without the lock: an interrupt while it is waited for would leave it so for ever.
                 self.someone_reads = False
-                self.wake()
-            if answer.has_arrived or not in_time:
+                self.sleepers.wake()
+            if not in_time:
                 return answer.has_arrived
-
-    cdef bint sleep(self, seconds) except -1:
-        """Wait, with the lock, until something has changed; False where nothing did in time."""
-        self.waiting += 1
-        try:
-            return self.condition.wait(seconds)
-        finally:
-            self.waiting -= 1
-
-    cdef int wake(self) except -1:
-        """Something has changed: wake whoever waits. Most of the time nobody does."""
-        if self.waiting:
-            with self.lock:
-                self.condition.notify_all()
-        return 0
+        return True
 
     def end(self, error):
         """The process is gone: everybody who waits, or will, gets an error of his own."""
@@ -98,16 +92,25 @@ cdef class Answers:
         with self.lock:
             self.is_over = True
             self.error = error
-            for answer in self.expected.values():
-                answer.error, answer.has_arrived = error(), True
-            self.expected.clear()
-        self.wake()
+            # One by one: whoever reads takes from them at the same time.
+            while self.expected:
+                try:
+                    _request, answer = self.expected.popitem()
+                except KeyError:
+                    break
+                answer.error = error()
+                answer.has_arrived = True
+        self.sleepers.wake()
 
     def settle(self):
         """Return once nobody reads the pipe any more, after :meth:`end`."""
-        with self.lock:
-            while self.someone_reads:
-                self.sleep(None)
+        while self.someone_reads:
+            mine = self.sleepers.lie_down()
+            try:
+                if self.someone_reads:
+                    self.sleepers.sleep(mine, LOOK_SECONDS)
+            finally:
+                self.sleepers.get_up(mine)
 
     # ---- reading
 
@@ -142,26 +145,14 @@ cdef class Answers:
             raise ProtocolError(
                 f"a message of kind {fields[0]} among the answers", rule="kind", value=fields[0]
             )
-        request, error, number, shards = expect_items(fields, REPLY_ITEMS)
-        found = None if error is None else error_from_wire(error)
-        try:
-            # First: who has an answer finds told what was dealt with before it.
-            self.heard(number, shards)
-        except ProtocolError:
-            raise
-        except BaseException:
-            # An interrupt of who reads is nothing to who asked.
-            self.arrive(request, found, bulk)
-            raise
-        self.arrive(request, found, bulk)
-        return 0
-
-    cdef int arrive(self, request, error, bulk) except -1:
-        cdef Answer answer = self.expected.pop(request, None)
+        # All of it compiled: an interrupt of who reads takes nothing from who asked, and no news.
+        request, refusal, number, shards = expect_items(fields, REPLY_ITEMS)
+        # First: who has an answer finds told what was dealt with before it.
+        self.heard(number, shards)
+        answer = self.expected.pop(request, None)
         if answer is None:
             raise ProtocolError(f"an answer to {request}, which nobody asked", rule="answers", value=request)
-        # Last: who looks at it meanwhile, without the lock, finds all of it.
-        answer.error, answer.bulk = error, bulk
+        # Last: who looks at it meanwhile finds all of it.
+        answer.refusal, answer.bulk = refusal, bulk
         answer.has_arrived = True
-        self.wake()
-        return 0
+        return self.sleepers.wake()

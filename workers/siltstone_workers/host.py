@@ -21,13 +21,12 @@ from siltstone.shard.changes import CleanClose
 from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.replaying import ReplayProgress
 from siltstone_workers.consuming import Consuming
-from siltstone_workers.errors import error_from_wire
 from siltstone_workers.frames import unpack_value
 from siltstone_workers.gathering import gathered
 from siltstone_workers.keeper import Keeper, State
 from siltstone_workers.kinds import Kind
 from siltstone_workers.lookups import Lookups
-from siltstone_workers.messages import ends_from_wire, figures_from_wire
+from siltstone_workers.messages import Failures, ends_from_wire, failures_from_wire, figures_from_wire
 from siltstone_workers.place import WorkerPlace
 from siltstone_workers.publisher import Publisher
 from siltstone_workers.sharing import Sharing, describe
@@ -174,8 +173,9 @@ class ProcessHost(ShardHost):
         lost = process.has_lost
         with self._lock:
             if lost and not process.is_mourned:
-                process.is_mourned = True
                 self.lost(process.unknown())
+                # Behind it: an interrupt in between counts it twice, not never.
+                process.is_mourned = True
 
     def replayed(self, keeper: Keeper, size: int, total: int, records: int) -> None:
         """Add up how far the replays are, for whoever asked."""
@@ -236,7 +236,13 @@ class ProcessHost(ShardHost):
         process = self._serving(shard)
         ask = partial(process.requests.delete, shard, kind, keys)
         found = result_with_space(process, ask(), ask, self._keepers, self.volume, Kind.DELETE)
-        return np.frombuffer(bytes(len(keys)) if found is None else found, np.uint8).view(np.bool_)
+        flags = np.frombuffer(b"" if found is None else found, np.uint8)
+        if len(flags) != len(keys) or (flags > 1).any():
+            process.kill(
+                f"it answered a deletion of {len(keys)} keys with {len(flags)} bytes that are not that"
+            )
+            raise process.unknown()
+        return flags.view(np.bool_)
 
     @property
     def losses(self) -> int:
@@ -273,15 +279,23 @@ class ProcessHost(ShardHost):
                     self._not_flushed(process, error, errors)
         for process, sent, answer in asked:
             try:
-                failed = process.result(answer, Kind.FLUSH)
+                failures = process.result(answer, Kind.FLUSH)
+                if failures is not None:
+                    self._have_failed(process, failures_from_wire(unpack_value(failures)))
+                # Last: after an interrupt before it the next flush asks again.
                 process.flushed = max(process.flushed, sent)
-                if failed is not None:
-                    self.lost(error_from_wire(unpack_value(failed)))
             except SiltstoneError as error:
                 self._not_flushed(process, error, errors)
         if errors:
             # Out of the list, which this frame holds: the error's traceback holds this frame.
             raise errors.pop(0)
+
+    def _have_failed(self, process: WorkerProcess, failures: Failures) -> None:
+        """Count as a loss what a worker tells of appends that nobody waited for, where that is news."""
+        if failures.number > process.failures and failures.last is not None:
+            self.lost(failures.last)
+            # Behind it: an interrupt in between counts it twice, not never.
+            process.failures = failures.number
 
     def _not_flushed(
         self, process: WorkerProcess, error: SiltstoneError, errors: list[SiltstoneError]
@@ -327,7 +341,9 @@ class ProcessHost(ShardHost):
                     errors.append(error)
             for process, answer in asked:
                 try:
-                    ends += ends_from_wire(unpack_value(process.result(answer, Kind.END)))
+                    found, failures = ends_from_wire(unpack_value(process.result(answer, Kind.END)))
+                    ends += found
+                    self._have_failed(process, failures)
                     process.flushed = process.requests.sent
                 except SiltstoneError as error:
                     errors.append(error)

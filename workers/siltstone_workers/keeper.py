@@ -42,6 +42,8 @@ _END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
 #: how long a worker's program may take to start, however short the deadline of requests is [seconds]
 _START_SECONDS: Final = 30.0
+#: what the credit of one message can never be [bytes]
+_CREDIT_MAX: Final = 1 << 40
 
 
 class State(Enum):
@@ -303,7 +305,8 @@ class Keeper:
         if kind == Kind.PROGRESS:
             credit, number, shards = expect(message.fields, int, int, list)
             process.requests.hear(number, shards)
-            process.requests.credit.give(credit)
+            # More was never taken, and no whole number is too large to be sent.
+            process.requests.credit.give(min(credit, _CREDIT_MAX))
         elif kind == Kind.FAILED:
             # The next flush brings the error; until then nothing more is sent that nobody waits for.
             (shard,) = expect(message.fields, int)

@@ -2,6 +2,8 @@
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 
+from siltstone_workers.errors import ProtocolError
+
 cdef enum:
     PLACES_MIN = 16
 
@@ -74,6 +76,12 @@ cdef class Ledger:
         cdef OnItsWay *place
         if number < self.news:
             return 0  # older than what is known
+        if sequence > self.sequence:
+            raise ProtocolError(
+                f"shard {self.shard}: news of batch {sequence}, and {self.sequence} were sent",
+                rule="news of what was sent",
+                value=sequence,
+            )
         self.news = number
         while self.first < self.end:
             place = &self.places[self.first % self.count]

@@ -7,11 +7,11 @@
 | core | SERVE, id, consumed types | REPLY |
 | core | APPEND, id or 0, batches, bulk: entries | REPLY where an id was given |
 | core | DELETE, id, shard, type, key size, bulk: keys | REPLY, bulk: a byte a key |
-| core | FLUSH, id | REPLY |
+| core | FLUSH, id | REPLY, with bulk where appends failed |
 | core | TIDY, id, incarnate, begin | REPLY, with bulk where there may be more to do |
 | core | SPACE, id, for deletions | REPLY, with bulk where some was freed |
 | core | FIGURES, id | REPLY, bulk |
-| core | END, id | REPLY, bulk: the ends |
+| core | END, id | REPLY, bulk: the ends, and as the answer to FLUSH has it |
 | core | EXIT | the worker ends |
 | worker | PROGRESS, credit, news | |
 | worker | FAILED, shard | |
@@ -32,8 +32,8 @@ number, since two pipes may bring them in another order, and for each shard that
 last sequence that was dealt with, and what surely fits: bytes of entries, and records; number 0 and no shards
 where an answer brings none. Credit comes with PROGRESS alone: in an answer it might lie unread while who is to
 read it waits for it, or for a lock whose holder does. The answer to FLUSH brings no news: to gather them would
-keep who asked waiting, and the next PROGRESS has them. As bulk it brings the error of an append that nobody
-waited for, where one failed since the last.
+keep who asked waiting, and the next PROGRESS has them. As bulk it brings, where appends that nobody waited for have
+failed in this process, how many and the error of the last, every time: an answer that is not read takes nothing away.
 """
 
 from __future__ import annotations
@@ -44,12 +44,15 @@ from siltstone.journal.recovery import JournalRecovery
 from siltstone.shard.changes import JournalEnd
 from siltstone.shard.figures import ShardFigures
 from siltstone_workers import values
+from siltstone_workers.errors import error_from_wire, error_to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from siltstone.errors import SiltstoneError
+
 #: what both sides must have in common: raised with every change of a message
-PROTOCOL_VERSION: Final = 7
+PROTOCOL_VERSION: Final = 8
 
 
 class AppendPart(NamedTuple):
@@ -98,21 +101,45 @@ def _recoveries(value: Any) -> list[JournalRecovery]:
     ]
 
 
-def ends_to_wire(ends: Sequence[JournalEnd]) -> list[Any]:
-    """Where journals end."""
-    return [[one.shard, one.extent, one.end, one.closed] for one in ends]
+class Failures(NamedTuple):
+    """How many appends that nobody waited for have failed in a worker, and why the last one did."""
+
+    number: int = 0
+    last: SiltstoneError | None = None
 
 
-def ends_from_wire(value: object) -> list[JournalEnd]:
-    """Where journals end, as it was sent."""
+def failures_to_wire(failures: Failures) -> list[Any]:
+    """What failed without anybody's waiting."""
+    return [failures.number, None if failures.last is None else error_to_wire(failures.last)]
+
+
+def failures_from_wire(value: object) -> Failures:
+    """What failed, as it was sent."""
+    return values.parsed("failures", _failures, value)
+
+
+def _failures(value: Any) -> Failures:
+    count, last = values.listed(value, 2)
+    return Failures(values.count(count), None if last is None else error_from_wire(last))
+
+
+def ends_to_wire(ends: Sequence[JournalEnd], failures: Failures) -> list[Any]:
+    """Where journals end, and what failed before."""
+    return [[[one.shard, one.extent, one.end, one.closed] for one in ends], failures_to_wire(failures)]
+
+
+def ends_from_wire(value: object) -> tuple[list[JournalEnd], Failures]:
+    """Where journals end and what failed, as it was sent."""
     return values.parsed("ends", _ends, value)
 
 
-def _ends(value: Any) -> list[JournalEnd]:
-    return [
+def _ends(value: Any) -> tuple[list[JournalEnd], Failures]:
+    ends, failures = values.listed(value, 2)
+    found = [
         JournalEnd(values.count(shard), values.count(extent), values.end(end), values.flag(closed))
-        for shard, extent, end, closed in (values.listed(one, 4) for one in values.listed(value))
+        for shard, extent, end, closed in (values.listed(one, 4) for one in values.listed(ends))
     ]
+    return found, _failures(failures)
 
 
 def figures_to_wire(figures: Sequence[ShardFigures]) -> list[Any]:

@@ -10,8 +10,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from siltstone.errors import OutcomeUnknownError, WorkerError
+from siltstone.errors import OutcomeUnknownError, ProtocolError, SiltstoneError, WorkerError
 from siltstone_workers.answers import Answer, Answers
+from siltstone_workers.errors import error_from_wire
 from siltstone_workers.events import Events
 from siltstone_workers.pipes import make_pipes
 from siltstone_workers.receiver import Receiver
@@ -59,6 +60,8 @@ class WorkerProcess:
         self.ledgers = ledgers
         #: how much of what was sent a flush has covered
         self.flushed = 0
+        #: how many appends that nobody waited for have failed there, as far as that is counted among the losses
+        self.failures = 0
         #: whether what it lost has been counted
         self.is_mourned = False
         #: whether anything was answered well since it serves
@@ -82,16 +85,13 @@ class WorkerProcess:
         self.pid: int = self._process.pid
         self._events = Events(hearing, self._pidfd)
         self._answering = answering
-        self._answers = Answers(
-            answering,
-            self._pidfd,
-            lambda number, shards: self.requests.hear(number, shards),
-            lambda error: self.kill(str(error)),
-        )
+        self._answers = Answers(answering, self._pidfd, lambda error: self.kill(str(error)))
         #: bytes of entries that one frame takes
         self.frame_room = asking.frame_room
         #: the way of everything that it deals with in order
         self.requests = Requests(asking, self._answers, ledgers, deadline, self.kill, self.unknown)
+        # Compiled, and called without anything of Python before it: no interrupt keeps news from being heard.
+        self._answers.heard = self.requests.hear
 
     # ---- asking
 
@@ -108,8 +108,17 @@ class WorkerProcess:
             raise self.unknown()
         if answer.error is not None:
             raise answer.error
+        if answer.refusal is not None:
+            raise self._refusal(answer.refusal)
         self.has_proved_itself = True
         return answer.bulk
+
+    def _refusal(self, wire: object) -> SiltstoneError:
+        try:
+            return error_from_wire(wire)
+        except ProtocolError as error:
+            self.kill(str(error))
+            return self.unknown()
 
     def tell(self, *fields: Any, bulk: Buffer | None = None, waited_for: bool = False) -> None:
         """Send what has no answer, which a thread of the worker waits for or not; nothing where the worker is gone."""

@@ -6,7 +6,10 @@ interpreter lock, and gives way to whoever can run. That takes processor time fr
 looked for.
 """
 
+import os
+
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport EINTR, errno
 
 cdef extern from "poll.h" nogil:
     struct pollfd:
@@ -79,6 +82,8 @@ cpdef int wait_readable(int first, int second, double seconds, double awake) exc
         descriptors[0].revents = descriptors[1].revents = 0
         with nogil:
             ready = poll_system(descriptors, count, left)
+        if ready < 0 and errno != EINTR:
+            raise OSError(errno, os.strerror(errno))
     return (1 if descriptors[0].revents else 0) | (2 if descriptors[1].revents else 0)
 
 

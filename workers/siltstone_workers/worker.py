@@ -37,7 +37,13 @@ from siltstone_workers.instructions import (
 from siltstone_workers.kinds import Kind
 from siltstone_workers.machine import WorkerMachine
 from siltstone_workers.memory import WorkerMemory
-from siltstone_workers.messages import ends_to_wire, figures_to_wire, recoveries_to_wire
+from siltstone_workers.messages import (
+    Failures,
+    ends_to_wire,
+    failures_to_wire,
+    figures_to_wire,
+    recoveries_to_wire,
+)
 from siltstone_workers.worker_volume import WorkerVolume
 
 if TYPE_CHECKING:
@@ -74,8 +80,9 @@ class Worker:
         self._events = events
         self._answers = answers
         self._machine = WorkerMachine(frozenset(config.shards), window)
-        #: an append that nobody waited for failed, and no flush has told so yet
-        self._untold: SiltstoneError | None = None
+        #: how many appends that nobody waited for have failed, and why the last one did: every flush tells, since an
+        #: answer may reach nobody
+        self._failures = Failures()
         self._memory = WorkerMemory(
             config.memory, config.mirrors, [IndexSize(*size) for size in config.sizes]
         )
@@ -151,7 +158,7 @@ class Worker:
             case Figures(request):
                 self._attempt(request, lambda: pack_value(figures_to_wire(self._shards().figures())))
             case End(request):
-                self._attempt(request, lambda: pack_value(ends_to_wire(self._shards().end())))
+                self._attempt(request, lambda: pack_value(ends_to_wire(self._shards().end(), self._failures)))
 
     def _append(self, instruction: Append) -> None:
         error: SiltstoneError | None = None
@@ -164,7 +171,7 @@ class Worker:
         if instruction.request:
             self._answer(instruction.request, error=error)
         elif error is not None:
-            self._untold = self._untold or error
+            self._failures = Failures(self._failures.number + 1, error)
             self._report()
             self._events.send([Kind.FAILED, instruction.shard])
         if self._machine.must_report:
@@ -189,11 +196,10 @@ class Worker:
             self._shards().flush()
         except SiltstoneError as refused:
             error = refused.to_keep()
+        # Beside an error nobody would read it.
         bulk = None
-        if error is None and self._untold is not None:
-            # Beside an error nobody would read it: it is kept for the first flush that succeeds.
-            bulk = pack_value(error_to_wire(self._untold))
-            self._untold = None
+        if error is None and self._failures.number:
+            bulk = pack_value(failures_to_wire(self._failures))
         for request in requests:
             # Without news: to gather them would keep who asked waiting, and the next report has them.
             self._reply(request, error, bulk, _NO_NEWS)
