@@ -8,22 +8,22 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
-from siltstone.errors import MediumError
+from siltstone.errors import MediumError, SiltstoneError
 from siltstone.format.constants import SECTOR_SIZE
 from siltstone.volume.backend import Backend, Handover
 from siltstone.volume.descriptors import above_standard
 from siltstone.volume.mapping import Mapping
+from siltstone.volume.writing import write_pieces
 from siltstone_plugins._buffers import BOUNCE_SIZE, BouncePool, aligned, flat, is_aligned
 from siltstone_plugins._descriptors import Descriptors
 from siltstone_plugins._failures import check_range, ended_short, failed, refuse_writing
 from siltstone_plugins._page_cache import drop, is_cached, page_range
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from typing_extensions import Buffer
 
-    from siltstone.errors import SiltstoneError
 
 #: what os.open gets everywhere: no child that runs another program inherits a descriptor
 FLAGS: Final = os.O_CLOEXEC | os.O_NOCTTY
@@ -195,6 +195,42 @@ class DescriptorBackend(Backend):
                 self._write_copied(offset, view)
             else:
                 self._put(offset, view, offset, len(view))
+
+    def write_each(self, pieces: Sequence[tuple[int, Buffer]]) -> dict[int, SiltstoneError]:
+        """As :meth:`write` for each; what the system takes without ado goes to it in one call."""
+        errors: dict[int, SiltstoneError] = {}
+        views = [(offset, flat(data)) for offset, data in pieces]
+        place = 0
+        with self._descriptors:
+            if not self._can_write(views):
+                # Said of each that it is true of.
+                return super().write_each(views)
+            alignment = mmap.PAGESIZE if self._direct else 1
+            while True:
+                place, done, code = write_pieces(self._descriptor, views, place, alignment)
+                if place == len(views):
+                    return errors
+                offset, view = views[place]
+                if code:
+                    cause = OSError(code, os.strerror(code))
+                    errors[place] = self._write_failed(offset, len(view), cause, done)
+                elif refused := super().write_each(views[place : place + 1]):
+                    # From where it lies it cannot go, or the system took no more and did not say why: asked here.
+                    errors[place] = refused[0]
+                place += 1
+
+    def _can_write(self, views: Sequence[tuple[int, memoryview]]) -> bool:
+        """Whether nothing is amiss with any of them before it is tried."""
+        if self.read_only or not views:
+            return False
+        try:
+            for offset, view in views:
+                reach = self._reach(offset + len(view))
+                check_range(self.url, "write", offset, len(view), reach, self.alignment)
+            self._check_medium("write", views[0][0], len(views[0][1]))
+        except SiltstoneError:
+            return False
+        return True
 
     def _write_copied(self, offset: int, view: memoryview) -> None:
         buffer = self._bounce.take()

@@ -46,10 +46,10 @@ def the_same_slot_every_time(plant: Plant) -> None:
 def the_idle_note_in_the_slot_of_the_end(plant: Plant) -> None:
     usual = SealedJournal.begin_flush
 
-    def begin_flush(self: Any, *, note: bool = False) -> bool:
+    def begin_flush(self: Any, *, note: bool = False, pieces: Any = None) -> bool:
         if note:
             self._slot = 1 - self._slot
-        return usual(self, note=note)
+        return usual(self, note=note, pieces=pieces)
 
     plant.setattr(SealedJournal, "begin_flush", begin_flush)
 
@@ -171,7 +171,7 @@ def only_the_first_written_before_a_roll_together(plant: Plant) -> None:
 
     def turn_held(shards: Any) -> None:
         usual(shards[:1])
-        plant.setattr(SealedJournal, "_write_slot", lambda _self, _slot: None)
+        plant.setattr(SealedJournal, "_write_slot", lambda _self, *_where: None)
         usual(shards[1:])
         plant.setattr(SealedJournal, "_write_slot", write_slot)
 
@@ -181,10 +181,10 @@ def only_the_first_written_before_a_roll_together(plant: Plant) -> None:
 def what_was_put_behind_a_roll_acknowledged_before_it(plant: Plant) -> None:
     usual = Shard.begin_flush
 
-    def begin_flush(self: Any, **options: Any) -> bool:
+    def begin_flush(self: Any, pieces: Any, **options: Any) -> bool:
         turned, self.turned = self.turned, False
         try:
-            return usual(self, **options)
+            return usual(self, pieces, **options)
         finally:
             self.turned = turned
 

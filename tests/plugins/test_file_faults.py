@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 
 import pytest
+from interrupts import Anywhere
 from real_media import make_file, mounted, need_root, open_made, output_of, program, run
 
 from siltstone.errors import (
@@ -178,6 +180,31 @@ print(backend.size)
     assert (tmp_path / "volume").stat().st_size == 2 * MIB
 
 
+def test_of_several_writes_the_one_that_the_system_refuses_says_so_and_the_others_are_made(tmp_path):
+    source = """
+import resource, sys
+from siltstone.plugin import BackendOptions
+from siltstone_plugins.file import open_file
+backend = open_file(sys.argv[1], BackendOptions(create=True))
+backend.lock()
+backend.grow(4 << 20)
+backend.publish()
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+errors = backend.write_each([
+    (0, b"a" * 4096), ((3 << 20) - 512, b"b" * 4096), (3 << 20, b"c" * 4096), (8192, b"d" * 4096),
+])
+for place, error in errors.items():
+    print(place, type(error).__name__, error.fields["errno"], error.fields["offset"], error.fields["written"])
+"""
+    path = tmp_path / "volume"
+    assert output_of(source, path).splitlines() == [
+        f"1 DiskFullError {errno.EFBIG} {3 * MIB - 512} 512",
+        f"2 DiskFullError {errno.EFBIG} {3 * MIB} 0",
+    ]
+    data = path.read_bytes()
+    assert (data[:4096], data[8192:12288]) == (b"a" * 4096, b"d" * 4096)
+
+
 def test_a_read_only_file_system_says_so(tmp_path):
     need_root()
     make_file(tmp_path / "volume").close()
@@ -333,3 +360,27 @@ def test_a_flush_without_space_is_no_harmless_kind_of_full(tmp_path, monkeypatch
                 backend.flush()
         with pytest.raises(MediumError, match="before"):
             backend.flush()
+
+
+# ---- interrupts
+
+
+@pytest.mark.parametrize("what", ["write", "write_each", "flush"])
+def test_an_interrupt_anywhere_in_a_transfer_keeps_no_lock_behind_the_close(tmp_path, what):
+    calls = {
+        "write": lambda backend: backend.write(4096, bytes(4096)),
+        "write_each": lambda backend: backend.write_each([(0, bytes(4096)), (8192, bytes(4096))]),
+        "flush": lambda backend: backend.flush(),
+    }
+    path = tmp_path / "volume"
+    make_file(path).close()
+    for place in itertools.count(1):
+        with open_made(path) as backend:
+            backend.lock()
+            was_interrupted = Anywhere(place).while_(lambda backend=backend: calls[what](backend))
+        # Nobody has it.
+        with open_made(path) as backend:
+            backend.lock()
+        if not was_interrupted:
+            break
+    assert place > 2

@@ -7,6 +7,7 @@ import pytest
 from store_media import Medium, create_settled, open_settled
 from store_records import assert_holds, hashes, info, rows
 
+import siltstone
 from siltstone.errors import LogStoreFullError
 from siltstone.log_store import memory
 
@@ -71,6 +72,68 @@ def test_a_shard_whose_index_could_not_take_what_is_in_the_journal_refuses_at_on
     monkeypatch.setattr(shard.store, "apply", outgrown)
     for _again in range(2):
         with pytest.raises(LogStoreFullError, match="outgrew its window"):
-            store.put(info(10**9))
+            # More than goes to a tail in compiled code.
+            store.put_many(*rows(range(10**9, 10**9 + 20)))
+    with pytest.raises(LogStoreFullError, match="outgrew its window"):
+        store.put(info(10**9))
     with pytest.raises(LogStoreFullError, match="outgrew its window"):
         store.delete_many(hashes(range(10)))
+
+
+def segments_of(keys, secret, segments):
+    """The segment of the index that each of (n, 32) keys of type 2 belongs to: bits of SipHash-1-3 (Aumasson, 2012)."""
+
+    def turned(word, by):
+        return word << np.uint64(by) | word >> np.uint64(64 - by)
+
+    def mixed(a, b, c, d):
+        a, b = a + b, turned(b, 13) ^ (a + b)
+        a = turned(a, 32)
+        c, d = c + d, turned(d, 16) ^ (c + d)
+        a, d = a + d, turned(d, 21) ^ (a + d)
+        c, b = c + b, turned(b, 17) ^ (c + b)
+        return a, b, turned(c, 32), d
+
+    words = np.ascontiguousarray(keys).view("<u8").astype(np.uint64)
+    one, two = (np.uint64(int.from_bytes(secret[at : at + 8], "little")) for at in (0, 8))
+    two ^= np.uint64(2)
+    start = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+    state = tuple(
+        np.full(len(keys), np.uint64(word) ^ key)
+        for word, key in zip(start, (one, two, one, two), strict=True)
+    )
+    for word in (*words.T, np.full(len(keys), np.uint64(32 << 56))):
+        a, b, c, d = state
+        a, b, c, d = mixed(a, b, c, d ^ word)
+        state = a ^ word, b, c, d
+    a, b, c, d = state
+    state = a, b, c ^ np.uint64(0xFF), d
+    for _round in range(3):
+        state = mixed(*state)
+    hashed = state[0] ^ state[1] ^ state[2] ^ state[3]
+    return hashed >> np.uint64(28) & np.uint64(segments - 1)
+
+
+def test_a_put_whose_segment_of_the_index_has_no_room_is_told_and_kept(path, host):
+    """However much room there is in all others."""
+    create_settled(Medium(str(path)), host, shards=1)
+    with open_settled(Medium(str(path)), host, index_memory=SMALLEST) as store:
+        size = store._core.shards.group.shards[0].store.size
+        slots = size.window_bytes // 8
+        candidates = np.arange(2 * slots * size.segments)
+        there = segments_of(hashes(candidates), store._core.volume.superblock.uuid, size.segments) == 7
+        numbers = candidates[there].tolist()
+        assert slots < len(numbers) < size.records
+        put = []
+        with pytest.raises(LogStoreFullError, match="outgrew its window"):
+            for number in numbers:
+                store.put(info(number))
+                put.append(number)
+        assert slots // 2 < len(put) <= slots
+        with pytest.raises(LogStoreFullError, match="outgrew its window"):
+            store.put(info(10**9))
+        assert_holds(store, put)
+    with siltstone.open(path, plugins=host) as reopened:
+        # With the one that was refused: the journal had it.
+        assert_holds(reopened, numbers[: len(put) + 1])
+        assert len(reopened) == len(put) + 1

@@ -1,6 +1,6 @@
 """What compiled code elsewhere uses of the format: its integers, its checksum, its entries, the keys of seals."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "stdlib.h" nogil:
     int posix_memalign(void **where, size_t alignment, size_t size)
@@ -53,3 +53,24 @@ cdef class SealKey:
 
     cdef bint valid(self, const uint8_t *cluster) noexcept nogil
     cdef void seal(self, uint8_t *cluster) noexcept nogil
+
+
+cdef class ClusterWriter:
+    cdef SealKey key
+    cdef uint32_t generation
+    cdef uint8_t *buffer          # the tail, then room for clusters that this append closes
+    cdef Py_ssize_t capacity      # in clusters
+    cdef uint8_t tail[4096]
+    cdef readonly uint32_t index
+    cdef readonly uint32_t used
+    cdef readonly uint32_t committed
+    cdef readonly uint64_t sequence
+    cdef uint32_t durable_cluster
+    cdef uint32_t durable_byte
+
+    cdef int reserve(self, Py_ssize_t clusters) except -1
+    cdef void lay(self, const uint8_t *stream, Py_ssize_t size, uint64_t *positions) noexcept nogil
+    cdef void fill_seal(self, uint8_t *cluster, uint32_t index, uint32_t used, uint32_t committed,
+                        uint64_t sequence) noexcept nogil
+    cdef void close(self, uint8_t *cluster, uint32_t index, uint32_t used, uint32_t committed) noexcept nogil
+    cdef int64_t append_entries(self, const uint8_t *stream, Py_ssize_t size) except -2

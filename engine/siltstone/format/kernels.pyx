@@ -201,18 +201,6 @@ cdef class ClusterWriter:
     :param durable: (cluster, byte) up to which a successful flush covered the log
     """
 
-    cdef SealKey key
-    cdef uint32_t generation
-    cdef uint8_t *buffer          # the tail, then room for clusters that this append closes
-    cdef Py_ssize_t capacity      # in clusters
-    cdef uint8_t tail[4096]
-    cdef readonly uint32_t index
-    cdef readonly uint32_t used
-    cdef readonly uint32_t committed
-    cdef readonly uint64_t sequence
-    cdef uint32_t durable_cluster
-    cdef uint32_t durable_byte
-
     def __cinit__(self):
         self.buffer = NULL
 
@@ -371,16 +359,20 @@ cdef class ClusterWriter:
         The others follow it byte by byte. -1 where they do not fit, or there are none; EntryError for what is no entry.
         Nothing is changed then.
         """
+        if stream.shape[0] == 0:
+            return -1
+        return self.append_entries(&stream[0], stream.shape[0])
+
+    cdef int64_t append_entries(self, const uint8_t *stream, Py_ssize_t size) except -2:
         cdef Layout layout
-        cdef Py_ssize_t size = stream.shape[0]
         cdef uint64_t position
-        if size == 0 or self.used + size > USED_MAX:
+        if self.used + size > USED_MAX:
             return -1
         # So little that giving up the interpreter lock would take longer.
-        layout = measure(&stream[0], size, self.used)
+        layout = measure(stream, size, self.used)
         if layout.bad >= 0:
-            raise bad_entry(stream, layout.bad)
-        memcpy(self.tail + self.used, &stream[0], size)
+            raise bad_entry(<const uint8_t[:size]>stream, layout.bad)
+        memcpy(self.tail + self.used, stream, size)
         position = (<uint64_t>self.index + SLOTS) * CLUSTER + self.used
         self.used += <uint32_t>size
         self.committed = self.used

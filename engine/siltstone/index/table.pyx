@@ -36,19 +36,6 @@ NO_PLACE = np.uint64(0xFFFFFFFFFFFFFFFF)
 ABSENT, PUT, DELETED = range(3)
 
 
-cdef struct Run:
-    Table *table
-    const uint8_t *stream
-    Py_ssize_t size
-    uint64_t *positions
-    uint64_t place
-    bint shared
-    int64_t others
-    int64_t unknown
-    int64_t done
-    Patience patience
-
-
 cdef void apply_guarded(void *argument) noexcept nogil:
     cdef Run *run = <Run *>argument
     run.done = apply_run(run.table, run.stream, run.size, run.positions, run.place, run.shared,
@@ -123,9 +110,6 @@ cdef class LogIndex(MappedIndex):
     :param window_bytes: most that one segment may take [bytes], a multiple of 4096
     :param shared: whether `memory` is shared (memfd) or private to this process
     """
-
-    cdef bint shared
-    cdef Tally tallies[JOURNALS]
 
     def __init__(self, memory, KeyTypes types not None, const uint8_t[::1] secret not None, Py_ssize_t segments,
                  Py_ssize_t window_bytes, bint shared=False):
@@ -239,19 +223,21 @@ cdef class LogIndex(MappedIndex):
 
         Where `index` is another than before, the cluster before must be readable where it was written.
         """
-        cdef Journal *entry
         self.check_journal(journal)
-        entry = &self.table.journals[journal]
         if tail.shape[0] != CLUSTER or start > CLUSTER:
             raise ValueError("a tail has 4096 bytes")
+        self.show_tail(journal, index, &tail[0], start, CLUSTER)
+
+    cdef void show_tail(self, int journal, uint32_t index, const uint8_t *tail, uint32_t start, uint32_t end) noexcept:
+        cdef Journal *entry = &self.table.journals[journal]
         if entry.tail_kind == TAIL_IN_MEMORY and entry.tail_index == index:
             # No reader looks at bytes that no slot names yet.
-            memcpy(self.table.tail + start, &tail[start], CLUSTER - start)
+            memcpy(self.table.tail + start, tail + start, end - start)
             return
         begin_change(&entry.sequence)
         entry.tail_index = index
         entry.tail_kind = TAIL_IN_MEMORY
-        memcpy(self.table.tail, &tail[0], CLUSTER)
+        memcpy(self.table.tail, tail, CLUSTER)
         end_change(&entry.sequence)
 
     def publish_end(self, int journal, uint32_t index, slot):
@@ -270,20 +256,37 @@ cdef class LogIndex(MappedIndex):
         """Let `act` do what packed entries say, entry i at byte positions[i] of the extent, or all from `first` on."""
         cdef int failed
         self.check_journal(journal)
-        run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
+        run.others = run.done = 0
         if stream.shape[0] == 0:
             return 0
         self.load(-1)
-        run.stream, run.size, run.positions = &stream[0], stream.shape[0], NULL
+        self.begin_run(run, journal, &stream[0], stream.shape[0], first)
         if positions is not None:
             run.positions = &positions[0]
-        run.place = <uint64_t>journal << OFFSET_BITS | first
-        run.patience.waits, run.patience.damaged = 0, False
         with nogil:
             failed = guarded(act, run)
         if failed:
             raise unreadable("indexing")
         return self.check_done(run)
+
+    cdef void begin_run(self, Run *run, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) noexcept:
+        run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
+        run.stream, run.size, run.positions = stream, size, NULL
+        run.place = <uint64_t>journal << OFFSET_BITS | first
+        run.patience.waits, run.patience.damaged = 0, False
+
+    cdef int apply_few(self, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) except -1:
+        """Put what a few packed entries say that lie in the extent from byte `first` on, as :meth:`apply`.
+
+        With the interpreter lock: to give it up would let others in who wait for what the caller holds.
+        """
+        cdef Run run
+        self.check_journal(journal)
+        self.load(-1)
+        self.begin_run(&run, journal, stream, size, first)
+        if guarded(apply_guarded, &run):
+            raise unreadable("indexing")
+        return self.check_done(&run)
 
     def apply(self, int journal, const uint8_t[::1] stream not None, positions not None):
         """Put and delete what a packed stream of entries says.

@@ -86,7 +86,8 @@ class SealedJournal:
         self._flushed: Position = start.position
         self._flushing: Position | None = None
         self._unflushed = 0  # log clusters written since the last flush that succeeded
-        self._noted = True  # whether a copy with the present `durable` is on the medium
+        #: whether the medium also says that all of it is durable (the idle note)
+        self.is_noted = True
 
     # ---- state
 
@@ -100,11 +101,6 @@ class SealedJournal:
         """Whether all that was appended is durable."""
         # A flush for the bound may have covered what was then given up.
         return self._flushed >= self.writer.position
-
-    @property
-    def is_noted(self) -> bool:
-        """Whether the medium also says that all of it is durable (the idle note)."""
-        return self._noted
 
     @property
     def has_unflushed_writes(self) -> bool:
@@ -159,7 +155,7 @@ class SealedJournal:
         self.check()
         offset = -1 if self.given_up else self.writer.append(stream)
         if offset >= 0:
-            self._noted = False
+            self.is_noted = False
         return offset
 
     def append_stream(self, stream: NDArray[np.uint8], *, flushes: bool = True) -> NDArray[uint64]:
@@ -200,7 +196,7 @@ class SealedJournal:
             # batch.
             self.given_up = True
             raise
-        self._noted = False
+        self.is_noted = False
         return positions
 
     def fits(self, stream: NDArray[np.uint8]) -> bool:
@@ -233,25 +229,36 @@ class SealedJournal:
 
     # ---- flushing
 
-    def begin_flush(self, *, note: bool = False) -> bool:
+    def begin_flush(self, *, note: bool = False, pieces: list[tuple[int, Buffer]] | None = None) -> bool:
         """Write the tail's copy to the slot that does not hold the acknowledged one; False where nothing is new.
 
         The caller flushes the medium next, then calls :meth:`end_flush`, or :meth:`fail` where that failed. One that
         was begun before and did not end, as interrupts may leave it, counts for nothing.
         With `note` the tail is written although nothing is new, to put its `durable` on the medium.
+
+        :param pieces: gets (offset, copy) instead, for the caller to write before that flush, unchanged until the next
+            call here; :meth:`write_failed` where that fails
         """
         self.check()
-        if self._noted if note else self.is_flushed:
+        if self.is_noted if note else self.is_flushed:
             return False
         position = self.position
         # Marked first: from here on a flush that fails may have lost the copy.
         self._flushing = position
         try:
-            self._write_slot(1 - self._slot)
+            self._write_slot(1 - self._slot, pieces)
         except BaseException:
             self.cancel_flush()
             raise
         return True
+
+    def write_failed(self, error: SiltstoneError) -> None:
+        """What :meth:`begin_flush` left to be written could not be: nothing is acknowledged here any more, unless it
+        is only space that was lacking."""
+        if isinstance(error, DiskFullError):
+            self.cancel_flush()
+        else:
+            self.fail(error)
 
     def cancel_flush(self) -> None:
         """The flush that :meth:`begin_flush` began was interrupted: what it was to cover is not durable yet."""
@@ -270,7 +277,7 @@ class SealedJournal:
         unflushed = max(0, position.cluster - flushed.cluster)
         # Nothing is called from here on: no interrupt comes in between.
         self._flushing, self._slot = None, 1 - self._slot
-        self._noted, self._flushed, self._unflushed = noted, flushed, unflushed
+        self.is_noted, self._flushed, self._unflushed = noted, flushed, unflushed
         self.writer.durable = flushed
 
     def fail(self, error: SiltstoneError) -> None:
@@ -279,9 +286,13 @@ class SealedJournal:
         if self.poison is None:
             self.poison = error.to_keep()
 
-    def _write_slot(self, slot: int) -> None:
+    def _write_slot(self, slot: int, pieces: list[tuple[int, Buffer]] | None = None) -> None:
         self.writer.tail_copy(self._copy)
-        self._guarded(self.backend.write, self.extent.offset + slot * CLUSTER_SIZE, self._copy)
+        offset = self.extent.offset + slot * CLUSTER_SIZE
+        if pieces is None:
+            self._guarded(self.backend.write, offset, self._copy)
+        else:
+            pieces.append((offset, self._copy))
 
     def _guarded(self, action: Callable[..., None], *arguments: object) -> None:
         try:

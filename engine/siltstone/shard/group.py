@@ -22,12 +22,14 @@ from siltstone.shard.group_commit import GroupCommit
 from siltstone.shard.merging import OnFull
 from siltstone.shard.rolling import complete, complete_onward, roll
 from siltstone.shard.spares import make_spare, make_spares, soon_want_spare, wants_spare
+from siltstone.shard.tail_append import append_to_tail
 from siltstone.shard.upkeep import CLEAN_SECONDS, Upkeep, is_nearly_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from siltstone.shard.shard import Shard
     from siltstone.volume.shard_volume import ShardVolume
@@ -78,6 +80,8 @@ class ShardGroup:
                 check_batch(stream)
         for number, (stream, records) in streams.items():
             shard = self._shard(number)
+            if append_to_tail(shard, stream, records):
+                continue
             while True:
                 slots = shard.store.slots_for(stream, records)
                 try:
@@ -94,9 +98,12 @@ class ShardGroup:
     def try_append(self, number: int, stream: NDArray[np.uint8], records: int) -> bool:
         """As :meth:`append` for one shard, where that waits for no flush and no other thread; False, with nothing done,
         where it would, and for a batch that might fit no journal."""
+        shard = self._shard(number)
+        # What closes no cluster makes no spare wanted either.
+        if append_to_tail(shard, stream, records):
+            return True
         if len(stream) > FITS_BYTES:
             return False
-        shard = self._shard(number)
         try:
             if not shard.try_append(stream, shard.store.slots_for(stream, records)):
                 return False
@@ -217,7 +224,8 @@ class ShardGroup:
             raise errors.pop(0)
 
     def _flush(self, shards: Sequence[Shard], note: bool, errors: list[SiltstoneError]) -> None:
-        begun = []
+        begun: list[Shard] = []
+        pieces: list[tuple[int, Buffer]] = []
         try:
             complete(shards)
         except SiltstoneError as error:
@@ -226,10 +234,17 @@ class ShardGroup:
             if not note and shard.is_flushed:
                 continue
             try:
-                if shard.begin_flush(note=note):
+                if shard.begin_flush(pieces, note=note):
                     begun.append(shard)
             except SiltstoneError as error:
                 errors.append(error)
+        # Together: each call that waits for the medium lets other threads in, and waits for them to let go.
+        refused = self.volume.backend.write_each(pieces) if pieces else {}
+        for place, failure in refused.items():
+            begun[place].write_failed(failure)
+            errors.append(failure)
+        if refused:
+            begun = [shard for place, shard in enumerate(begun) if place not in refused]
         if begun:
             self.volume.flush(shared=True)
         for shard in begun:

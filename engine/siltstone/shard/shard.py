@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from siltstone.errors import JournalFullError, LogStoreFullError, PoisonedError, SiltstoneError
 from siltstone.journal.sealed import SealedJournal
 from siltstone.locks import Attempt
+from siltstone.log_store.mirror import Mirror
 from siltstone.shard.batches import delete_stream
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from typing_extensions import Buffer
 
     from siltstone.format.superblock import Extent
     from siltstone.log_store.log_store import LogStore
@@ -50,7 +52,8 @@ class Shard:
         #: the next journal, once it is ready, and what whoever makes it holds; see spares.py
         self.spare: SealedJournal | None = None
         self.spare_lock = threading.Lock()
-        self._last_change = volume.ports.clock()
+        #: when something was appended last
+        self.last_change = volume.ports.clock()
         #: the extent that was the shard's reserve and became a journal for deletions
         self.reserve: Extent | None = None
         #: why nothing more is taken: an error that made the index differ from the journals, or the shard is closed
@@ -91,23 +94,29 @@ class Shard:
         try:
             first = journal.append_to_tail(stream)
             positions = journal.append_stream(stream, flushes=flushes) if first < 0 else first
-            self._last_change = self.volume.ports.clock()
+            self.last_change = self.volume.ports.clock()
             self.store.show_tail(journal, before[1])
             self.store.apply(journal.extent, stream, positions)
-        except MemoryError as error:
-            if journal.writer.position == before:
-                raise
+        except BaseException as error:
+            self.append_failed(journal, before, error)
+            raise
+
+    def append_failed(self, journal: SealedJournal, before: tuple[int, int], error: BaseException) -> None:
+        """Take nothing more where the journal took what the index may not have; LogStoreFullError where that is why.
+
+        :param before: the journal's position before it was appended to
+        """
+        # What the journal did not take is told by its error; what it took must also be in the index.
+        if journal.writer.position == before:
+            return
+        if isinstance(error, MemoryError):
             self.broken = LogStoreFullError(
                 f"shard {self.number}: {error}; what was put is in the journal, and found after opening the store"
                 " with a larger index_memory",
                 limit=self.store.size.records,
             )
             raise self.broken.to_keep() from error
-        except BaseException as error:
-            # What the journal did not take is told by its error; what it took must also be in the index.
-            if journal.writer.position != before:
-                self.broken = self.interrupted(error)
-            raise
+        self.broken = self.interrupted(error)
 
     def interrupted(self, error: BaseException | str) -> PoisonedError:
         """The error of a shard that was stopped between two steps that belong together."""
@@ -197,16 +206,29 @@ class Shard:
         journal = self.journal
         return not self.turned and (journal is None or (journal.poison is None and journal.is_flushed))
 
-    def begin_flush(self, *, note: bool = False) -> bool:
-        """Write what a flush must cover; False where there is nothing new. The medium is the caller's to flush.
+    def begin_flush(self, pieces: list[tuple[int, Buffer]], *, note: bool = False) -> bool:
+        """Add to `pieces` what is to be written, (offset, data), before a flush; False where nothing is new.
 
-        Behind a roll that the superblock does not know nothing is; PoisonedError where it never will.
+        To write it, and to flush the medium, is the caller's, who calls :meth:`write_failed` where that failed. Behind
+        a roll that the superblock does not know nothing is; PoisonedError where it never will.
         """
         with self.lock:
             if self.turned:
                 self.check_roll()
                 return False
-            return self.journal is not None and self.journal.begin_flush(note=note)
+            journal = self.journal
+            if journal is None or not journal.begin_flush(note=note, pieces=pieces):
+                return False
+            if isinstance(journal.backend, Mirror):
+                # Before the medium has it: readers look there only once it was flushed.
+                journal.backend.fill(*pieces[-1])
+            return True
+
+    def write_failed(self, error: SiltstoneError) -> None:
+        """What :meth:`begin_flush` gave to be written could not be: there is nothing to end."""
+        with self.lock:
+            if self.journal is not None:
+                self.journal.write_failed(error)
 
     def end_flush(self) -> None:
         """The medium was flushed since :meth:`begin_flush`."""
@@ -265,5 +287,5 @@ class Shard:
             and journal.poison is None
             and journal.is_flushed
             and not journal.is_noted
-            and now - self._last_change >= IDLE_SECONDS
+            and now - self.last_change >= IDLE_SECONDS
         )

@@ -11,6 +11,8 @@ from siltstone.errors import MediumError
 from siltstone.testing._backend_medium import KIB, PAGE, Medium, pattern, together
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from siltstone.volume.backend import Backend
 
 
@@ -71,6 +73,33 @@ class Transfers(Medium):
             assert len(backend.read(0, 0)) == 0
             assert len(backend.read(backend.size, 0)) == 0
             backend.discard(0, 0)
+
+    def test_each_of_several_is_written(self) -> None:
+        with self.opened() as backend:
+            step = max(backend.alignment, 512)
+            large = bytearray(pattern(6, 64 * step + 7))
+            backend.write(0, bytes(512 * step))
+            expected = bytearray(512 * step)
+            pieces: list[tuple[int, Buffer]] = []
+            for number in range(50):
+                # From anywhere in memory, of all lengths, in no order.
+                offset, length, shift = (number * 37 % 50) * 8 * step, number % 8 * step, number % 7
+                pieces.append((offset, memoryview(large)[shift : shift + length]))
+                expected[offset : offset + length] = large[shift : shift + length]
+            assert backend.write_each(pieces) == {}
+            assert backend.read(0, 512 * step) == expected
+            assert backend.write_each([]) == {}
+
+    def test_one_of_several_that_cannot_be_written_keeps_none_of_the_others_back(self) -> None:
+        with self.opened() as backend:
+            size = backend.size
+            data = [pattern(number, PAGE) for number in range(4)]
+            places = [0, size, 2 * PAGE, 3 * PAGE]
+            errors = backend.write_each(list(zip(places, data, strict=True)))
+            assert {place: type(error) for place, error in errors.items()} == {1: MediumError}
+            assert errors[1].fields["offset"] == size
+            for place in (0, 2, 3):
+                assert backend.read(places[place], PAGE) == data[place]
 
     def test_ranges_are_checked(self) -> None:
         with self.opened() as backend:

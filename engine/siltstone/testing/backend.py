@@ -125,6 +125,8 @@ class BackendConformance(Transfers, Lasting):
             for change in changes(backend):
                 with pytest.raises(ReadOnlyError):
                     change()
+            errors = backend.write_each([(0, bytes(PAGE)), (PAGE, bytes(PAGE))])
+            assert [type(errors[place]) for place in range(2)] == [ReadOnlyError, ReadOnlyError]
             assert backend.read(0, PAGE) == pattern(16, PAGE)
 
     def test_one_writer(self) -> None:
@@ -160,6 +162,7 @@ class BackendConformance(Transfers, Lasting):
             backend.close()
             for use in (
                 *changes(backend),
+                lambda: backend.write_each([(0, bytes(PAGE)), (PAGE, bytes(PAGE))]),
                 lambda: backend.read(0, PAGE),
                 lambda: backend.read(0, PAGE, fresh=True),
                 lambda: backend.map(0, PAGE),

@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from siltstone.errors import ClosedError, SiltstoneError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -79,6 +81,22 @@ class Backend(ABC):
 
         `data` is not kept after the call returns. A write that ends short raises.
         """
+
+    def write_each(self, pieces: Sequence[tuple[int, Buffer]]) -> dict[int, SiltstoneError]:
+        """Write each (offset, data) as :meth:`write` does; the error of each that failed, by its place in `pieces`.
+
+        One that fails does not keep the others from being written; only ClosedError is raised. A backend overrides
+        this where it has a shorter way than one call for each: whoever flushes many shards waits for it.
+        """
+        errors: dict[int, SiltstoneError] = {}
+        for place, (offset, data) in enumerate(pieces):
+            try:
+                self.write(offset, data)
+            except ClosedError:
+                raise
+            except SiltstoneError as error:
+                errors[place] = error.to_keep()
+        return errors
 
     @abstractmethod
     def flush(self) -> None:

@@ -1,0 +1,3 @@
+def write_pieces(
+    descriptor: int, pieces: list[tuple[int, memoryview]], first: int, alignment: int
+) -> tuple[int, int, int]: ...
