@@ -85,7 +85,8 @@ def test_answers_that_take_long_are_slept_through() -> None:
     looks: list[float] = []
     reading, writing = make_pipe()
     sender, receiver = Sender(writing), Receiver(reading)
-    waiting = Answers(receiver, -1, lambda _number, _shards: None, lambda error: pytest.fail(str(error)))
+    waiting = Answers(receiver, -1, lambda error: pytest.fail(str(error)))
+    waiting.heard = lambda _number, _shards: None
     waiting.awake = WatchedAwake(looks)
     expected = [waiting.expect() for _number in range(30)]
     unread = iter(expected)
