@@ -61,7 +61,7 @@ def serving(shards: Shards) -> tuple[Worker, Sent]:
 
 
 def perform(worker: Worker, message: Message) -> None:
-    for instruction in [*worker._machine.receive(message), *worker._machine.drained()]:
+    for instruction in worker._machine.receive(message):
         worker._perform(instruction)
 
 

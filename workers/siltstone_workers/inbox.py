@@ -33,8 +33,3 @@ class Inbox:
         if message is not None:
             self._streams = message.bulk is not None and len(message.bulk) >= _LONG_BYTES
         return message
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something has been read already that nobody has been given."""
-        return self._receiver.has_buffered

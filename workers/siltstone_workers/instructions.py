@@ -47,9 +47,9 @@ class Delete:
 
 
 class Flush(NamedTuple):
-    """Flush everything once; answer all of them."""
+    """Flush everything; answer."""
 
-    requests: tuple[int, ...]
+    request: int
 
 
 @dataclass(frozen=True, slots=True)

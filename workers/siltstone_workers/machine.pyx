@@ -1,7 +1,7 @@
 """What a worker does next: a state machine without I/O. Messages go in, instructions come out.
 
-A worker greets, recovers its shards, serves them, ends them. It deals with what it is sent in order, and lets one
-flush serve all who asked for one while the last was under way.
+A worker greets, recovers its shards, serves them, ends them. It deals with what it is sent in order. Callers that flush
+at the same time share one request: the core sees to that.
 """
 
 from enum import Enum, auto
@@ -17,8 +17,6 @@ from siltstone_workers.credit cimport credit_of
 cdef enum:
     #: the part of its window after which a sender is told what was dealt with
     REPORT_PART = 3
-    #: messages that are still dealt with before a flush that somebody waits for
-    COVERED_MAX = 256
 
 cdef int APPEND = Kind.APPEND
 cdef int FLUSH = Kind.FLUSH
@@ -50,9 +48,8 @@ cdef class WorkerMachine:
 
     cdef readonly object state
     cdef object shards
-    cdef Py_ssize_t window, credit, since_flush
+    cdef Py_ssize_t window, credit
     cdef dict sequences, touched_shards
-    cdef list flushes
 
     def __init__(self, shards, Py_ssize_t window):
         self.shards = shards
@@ -60,7 +57,6 @@ cdef class WorkerMachine:
         self.state = State.GREETED
         self.sequences = {}
         self.touched_shards = {}
-        self.flushes = []
 
     # ---- events
 
@@ -68,15 +64,12 @@ cdef class WorkerMachine:
         """A message of the core came; what is to be done at once. ProtocolError where it breaks a rule."""
         cdef list fields = message.fields
         cdef int kind = fields[0]
-        if self.flushes:
-            self.since_flush += 1
         if kind == APPEND:
             return self.append(fields, message.bulk)
         if kind == FLUSH:
             (request,) = expect_items(fields, ID)
             self.must_be(is_serving, kind)
-            self.flushes.append(request)
-            return []
+            return [tuple.__new__(Flush, (request,))]
         return [self.seldom(fields, message.bulk, kind)] if kind != <int>Kind.END else self.end(fields)
 
     cdef object seldom(self, list fields, bulk, int kind):
@@ -116,25 +109,7 @@ cdef class WorkerMachine:
         (request,) = expect_items(fields, ID)
         self.must_be(is_serving, fields[0])
         self.state = State.ENDED
-        return [*self.drained(), End(request)]
-
-    @property
-    def must_look(self):
-        """Whether somebody waits for a flush: what has been read may still be covered, but nothing is waited for."""
-        return bool(self.flushes)
-
-    @property
-    def flush_is_due(self):
-        """Whether those who wait for a flush have waited for others long enough."""
-        return bool(self.flushes) and self.since_flush >= COVERED_MAX
-
-    cpdef list drained(self):
-        """Nothing more has been read: one flush for all who asked."""
-        if not self.flushes:
-            return []
-        requests, self.flushes = tuple(self.flushes), []
-        self.since_flush = 0
-        return [Flush(requests)]
+        return [End(request)]
 
     def dealt_with(self, instruction):
         """An append or delete was carried out, well or not: its credit is the core's again."""

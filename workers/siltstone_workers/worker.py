@@ -109,27 +109,15 @@ class Worker:
     def run(self) -> None:
         """Serve until the core says that it is enough; ChannelClosedError where the core is gone."""
         while True:
-            message = self._inbox.next_request(self._patience())
-            if message is not None:
-                instructions = self._machine.receive(message)
-            else:
-                if not self._machine.must_look:
-                    self._report()
-                instructions = []
-            # A flush covers what has been read already; to look for more would keep waiting who asked for it.
-            if not self._inbox.has_more or self._machine.flush_is_due:
-                instructions += self._machine.drained()
-            for instruction in instructions:
+            patience = _REPORT_SECONDS if self._machine.has_news else _IDLE_SECONDS
+            message = self._inbox.next_request(patience)
+            if message is None:
+                self._report()
+                continue
+            for instruction in self._machine.receive(message):
                 if isinstance(instruction, Exit):
                     return
                 self._perform(instruction)
-
-    def _patience(self) -> float:
-        """How long to wait for the next message [seconds]."""
-        if self._machine.must_look:
-            # More has been read, though it may be no whole message.
-            return 0.0
-        return _REPORT_SECONDS if self._machine.has_news else _IDLE_SECONDS
 
     # ---- instructions
 
@@ -138,7 +126,7 @@ class Worker:
         if isinstance(instruction, Append):
             self._append(instruction)
         elif isinstance(instruction, Flush):
-            self._flush(instruction.requests)
+            self._flush(instruction.request)
         elif isinstance(instruction, Delete):
             self._delete(instruction)
         else:
@@ -190,7 +178,7 @@ class Worker:
         if self._machine.must_report:
             self._report()
 
-    def _flush(self, requests: tuple[int, ...]) -> None:
+    def _flush(self, request: int) -> None:
         error: SiltstoneError | None = None
         try:
             self._shards().flush()
@@ -200,9 +188,8 @@ class Worker:
         bulk = None
         if error is None and self._failures.number:
             bulk = pack_value(failures_to_wire(self._failures))
-        for request in requests:
-            # Without news: to gather them would keep who asked waiting, and the next report has them.
-            self._reply(request, error, bulk, _NO_NEWS)
+        # Without news: to gather them would keep who asked waiting, and the next report has them.
+        self._reply(request, error, bulk, _NO_NEWS)
 
     def _attempt(self, request: int, action: Any) -> None:
         try:
