@@ -1,4 +1,5 @@
-"""Locks that are taken only where they are free, and threads that sleep, whatever interrupts what is done with them."""
+"""Locks that are taken only where they are free, threads that sleep, and calls that run to their end, whatever interrupts
+what is done with them."""
 
 import threading
 from collections import deque
@@ -70,3 +71,64 @@ cdef class Sleepers:
                 break
             mine.release()
         return 0
+
+
+cdef class Uninterrupted:
+    """A call on its way to a thread of its own: whoever takes it first makes it, or nobody does."""
+
+    cdef object call, result, error, ended
+    cdef bint taken
+
+    def __init__(self, call):
+        self.call = call
+        self.ended = threading.Lock()
+        self.ended.acquire()
+
+    cdef bint take(self) noexcept:
+        cdef bint first = not self.taken
+        self.taken = True
+        return first
+
+    def run(self):
+        if not self.take():
+            return
+        try:
+            self.result = self.call()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ended.release()
+
+
+def uninterrupted(call not None):
+    """Return what `call` returns, or raise what it raises, once it has come to its end, whatever interrupts this thread.
+
+    Signals are handled by the main thread: there it runs on a thread of its own, and an interrupt is raised when it is
+    over, unless it had not begun. Where the system allows no more threads it runs here, and can be cut off.
+    """
+    cdef Uninterrupted inside
+    interrupt = None
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    inside = Uninterrupted(call)
+    try:
+        threading.Thread(target=inside.run, name="siltstone-uninterrupted", daemon=True).start()
+    except RuntimeError:
+        if inside.take():
+            return call()
+    except BaseException as error:
+        if inside.take():
+            raise
+        interrupt = error
+    while True:
+        try:
+            inside.ended.acquire()
+            break
+        except BaseException as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt from inside.error
+    if inside.error is not None:
+        error, inside.error = inside.error, None
+        raise error
+    return inside.result

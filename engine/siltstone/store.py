@@ -13,6 +13,7 @@ from siltstone.core.core import Core
 from siltstone.core.info import StoreInfo, describe
 from siltstone.errors import ClosedError, EntryError
 from siltstone.format.constants import ENTRY_HEADER_SIZE
+from siltstone.locks import uninterrupted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -148,7 +149,8 @@ class Store:
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             owners = core.router.shards_of(kind.id, part)
-            for shard in np.unique(owners).tolist():
+            # Not np.unique, whose first call imports a module: an interrupt in an import can hang all later ones.
+            for shard in np.flatnonzero(np.bincount(owners)).tolist():
                 chosen = np.flatnonzero(owners == shard)
                 found[start + chosen] = shards.delete(shard, kind.id, np.ascontiguousarray(part[chosen]))
         return found
@@ -214,14 +216,21 @@ class Store:
         return self._loss_since(self._open().writable(), told)
 
     def close(self) -> None:
-        """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed."""
+        """Flush, mark the store as cleanly closed, and give up its volume. Closing twice is allowed.
+
+        An interrupt meanwhile is raised when all of that is done.
+        """
+        core = uninterrupted(self._end)
+        if core is not None and not core.is_read_only and not core.volume.is_forked:
+            self._tell(core.writable())
+
+    def _end(self) -> Core | None:
+        """Close the core, whose caller then tells of losses; None where that was done before."""
         with self._close_lock:
             core, self._core = self._core, None
-            if core is None:
-                return
-            core.close()
-            if not core.is_read_only and not core.volume.is_forked:
-                self._tell(core.writable())
+            if core is not None:
+                core.close()
+            return core
 
     def __enter__(self) -> Self:
         return self

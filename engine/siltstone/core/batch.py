@@ -60,7 +60,7 @@ class Batch:
         kind = self._type(entry_type)
         rows = key_rows(kind, keys)
         shards = self._core.router.shards_of(kind.id, rows)
-        for shard in np.unique(shards).tolist():
+        for shard in np.flatnonzero(np.bincount(shards)).tolist():
             self._add(shard, delete_stream(kind.id, np.ascontiguousarray(rows[shards == shard])), 0)
 
     def __enter__(self) -> Self:

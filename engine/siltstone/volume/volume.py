@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from siltstone.errors import (
@@ -26,6 +27,7 @@ from siltstone.format.superblock import (
     Superblock,
 )
 from siltstone.format.superblock_slot import encode_slot
+from siltstone.locks import uninterrupted
 from siltstone.volume import allocator
 from siltstone.volume.ports import Ports
 from siltstone.volume.slots import erase_slots, read_superblock, write_slots
@@ -176,20 +178,22 @@ class Volume:
             if needed > self.backend.size:
                 self.backend.grow(needed)
             before = self.superblock
-            try:
-                with self._flush_lock:
-                    self._slot = write_slots(self.backend, data, self._slot)
-                self.superblock = fresh
-            except BaseException as error:
-                # Also an interrupt: the medium may have it, and no sequence may ever be written twice.
-                self._cause = (
-                    error.to_keep()
-                    if isinstance(error, SiltstoneError)
-                    else interrupted(self.backend.url, error)
-                )
-                raise
+            # Cut off by an interrupt nobody would know what the medium has.
+            uninterrupted(partial(self._write, fresh, data))
             self._discard_freed(before, fresh)
             return fresh
+
+    def _write(self, fresh: Superblock, data: bytes) -> None:
+        try:
+            with self._flush_lock:
+                self._slot = write_slots(self.backend, data, self._slot)
+            self.superblock = fresh
+        except BaseException as error:
+            # Whatever it was: the medium may have it, and no sequence may ever be written twice.
+            self._cause = (
+                error.to_keep() if isinstance(error, SiltstoneError) else interrupted(self.backend.url, error)
+            )
+            raise
 
     def _discard_freed(self, before: Superblock, after: Superblock) -> None:
         """TRIM what this superblock write freed; only now does nothing rely on it."""
