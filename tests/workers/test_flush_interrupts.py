@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -107,12 +108,23 @@ def test_an_interrupt_anywhere_in_a_flush_that_meets_a_death_keeps_no_loss_from_
         with siltstone.open(tmp_path / f"{place}.silt", workers=1, shards=1) as store:
             host: Any = store._core.shards  # type: ignore[union-attr]
             process: WorkerProcess = host._keepers[0].process
+            bar, buried = host.publisher.bar, threading.Event()
+
+            def bury_later(process: WorkerProcess, bar: Any = bar, buried: threading.Event = buried) -> None:
+                buried.wait(20.0)
+                bar(process)
+
+            # Its keeper does not mourn it before this test has.
+            host.publisher.bar = bury_later
             store.put(info(1))
             process.kill("a test wants it")
             assert process.wait(20.0)
             was_interrupted = Anywhere(place).while_(lambda host=host, process=process: host.mourn(process))
-            # As its keeper does once it has buried it.
-            host.mourn(process)
+            buried.set()
+            until(
+                lambda host=host, process=process: host._keepers[0].process is not process,
+                "its keeper has buried it",
+            )
             assert store.losses >= 1, place
             with suppress(OutcomeUnknownError):
                 store.flush()
