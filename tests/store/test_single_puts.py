@@ -140,3 +140,16 @@ def test_an_interrupt_anywhere_in_a_single_put_or_its_flush_stops_no_shard(tmp_p
                 break
         assert place > 110
         assert_holds(store, range(100, place + 1))
+
+
+def test_a_single_put_begins_the_time_without_puts_anew(tmp_path: Path) -> None:
+    """Else the tail would be written once more behind each flush of somebody who puts all the time."""
+    with siltstone.open(tmp_path / "store.silt", **SMALL) as store:
+        shard = only_shard(store)
+        store.put(info(1))
+        store.flush()
+        shard.last_change = -1e9
+        assert shard.is_idle(shard.volume.ports.clock())
+        store.put(info(2))
+        store.flush()
+        assert not shard.is_idle(shard.volume.ports.clock())
