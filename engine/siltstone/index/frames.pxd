@@ -171,9 +171,10 @@ cdef inline void add_frame(Frames *self, uint64_t sequence, const uint8_t *strea
     """Put a frame behind all others; room_for_frame has made room."""
     cdef Frame *frame = &self.frames[self.frame_end & self.frame_mask]
     frame.sequence, frame.stream, frame.size, frame.node_end = sequence, stream, size, 0
-    store_release(&self.frame_end, self.frame_end + 1)
     self.bytes += size
+    # In this order: a reader that counts it as added, and looks after that, must not find that nothing is here.
     store_release(&self.live, self.live + 1)
+    store_release(&self.frame_end, self.frame_end + 1)
 
 
 cdef inline void drop_first(Frames *self) noexcept nogil:
