@@ -90,7 +90,8 @@ def test_an_interrupt_anywhere_is_raised_when_the_call_is_over_or_before_it_begi
         outcomes.add((was_interrupted, len(steps)))
         if not was_interrupted:
             break
-    assert outcomes == {(True, 0), (True, 2), (False, 2)}
+    # Whether one comes when the other thread has begun is the system's: the next test makes sure of that.
+    assert {(True, 0), (False, 2)} <= outcomes
 
 
 def test_signals_while_a_call_runs_are_raised_when_it_is_over() -> None:

@@ -156,17 +156,24 @@ def test_where_a_file_system_cannot_allocate_zeros_are_written(tmp_path, monkeyp
         assert path.stat().st_blocks * 512 >= 4 * MIB
 
 
-def test_a_limit_on_file_size_is_a_full_disk(tmp_path):
-    source = """
+#: a program with a volume of `size` bytes, whose files must not become larger than 3 MiB
+LIMITED = """
 import resource, sys
 from siltstone.errors import DiskFullError
 from siltstone.plugin import BackendOptions
 from siltstone_plugins.file import open_file
 backend = open_file(sys.argv[1], BackendOptions(create=True))
 backend.lock()
-backend.grow(1 << 20)
+backend.grow({size})
 backend.publish()
 resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+"""
+
+
+def test_a_limit_on_file_size_is_a_full_disk(tmp_path):
+    source = (
+        LIMITED.format(size=MIB)
+        + """
 try:
     backend.grow(4 << 20)
 except DiskFullError as error:
@@ -176,26 +183,22 @@ backend.flush()
 backend.grow(2 << 20)
 print(backend.size)
 """
+    )
     assert output_of(source, tmp_path / "volume").split() == [str(errno.EFBIG), str(MIB), str(2 * MIB)]
     assert (tmp_path / "volume").stat().st_size == 2 * MIB
 
 
 def test_of_several_writes_the_one_that_the_system_refuses_says_so_and_the_others_are_made(tmp_path):
-    source = """
-import resource, sys
-from siltstone.plugin import BackendOptions
-from siltstone_plugins.file import open_file
-backend = open_file(sys.argv[1], BackendOptions(create=True))
-backend.lock()
-backend.grow(4 << 20)
-backend.publish()
-resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+    source = (
+        LIMITED.format(size=4 * MIB)
+        + """
 errors = backend.write_each([
     (0, b"a" * 4096), ((3 << 20) - 512, b"b" * 4096), (3 << 20, b"c" * 4096), (8192, b"d" * 4096),
 ])
 for place, error in errors.items():
     print(place, type(error).__name__, error.fields["errno"], error.fields["offset"], error.fields["written"])
 """
+    )
     path = tmp_path / "volume"
     assert output_of(source, path).splitlines() == [
         f"1 DiskFullError {errno.EFBIG} {3 * MIB - 512} 512",

@@ -203,6 +203,21 @@ def test_after_a_batch_given_up_the_next_one_goes_to_the_next_journal(path, stor
 
 
 @pytest.mark.parametrize("mapped", [True, False])
+def test_what_was_flushed_before_a_roll_is_found_behind_it(path, faults, mapped):
+    """The last cluster of the journal before is where the flush wrote it, and nobody has written it since."""
+    faults.mapped = mapped
+    with siltstone.open(f"faulty:{path}", shards=1, workers=0, plugins=faults.host(), **SMALL) as store:
+        (shard,) = store._core.shards.group.shards.values()
+        for number in range(10):
+            store.put(info(number))
+        store.flush()
+        before = shard.journal
+        store.put_many(*rows(range(1000, 1000 + before.room // 50 + 1000)))
+        assert shard.journal is not before
+        assert_holds(store, range(10))
+
+
+@pytest.mark.parametrize("mapped", [True, False])
 def test_a_medium_that_cannot_be_mapped_serves_as_well(path, faults, mapped):
     faults.mapped = mapped
     for life in range(3):

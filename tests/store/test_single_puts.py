@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,6 +101,20 @@ def test_what_deletes_goes_the_long_way(tmp_path: Path) -> None:
         assert store.get(digest(2)) is None
 
 
+def test_what_may_replace_something_goes_the_long_way(tmp_path: Path) -> None:
+    """What it replaces is read, and that may wait for the medium."""
+    with siltstone.open(tmp_path / "store.silt", **SMALL) as store:
+        shard = only_shard(store)
+        assert append_to_tail(shard, entry(1), 1)
+        for stream in (entry(1), entry(2) + entry(1)):
+            assert not append_to_tail(shard, stream, 1)
+        assert store.get(digest(2)) is None
+        store.put(info(1))
+        store.delete(digest(1))
+        assert append_to_tail(shard, entry(1), 1)
+        assert_holds(store, [1])
+
+
 def test_a_shard_that_takes_nothing_more_takes_nothing_the_short_way(tmp_path: Path) -> None:
     with siltstone.open(tmp_path / "store.silt", **SMALL) as store:
         shard = only_shard(store)
@@ -110,6 +125,7 @@ def test_a_shard_that_takes_nothing_more_takes_nothing_the_short_way(tmp_path: P
             (shard, "journal", None),
             (shard.journal, "poison", shard.interrupted("a test")),
             (shard.journal, "given_up", True),
+            (shard.store, "size", replace(shard.store.size, records=len(store))),
         ):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(thing, name, value)

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from store_records import info
+from store_records import assert_holds, info
 from worker_stores import SMALL, all_serve, kill, pids, shared_memory, until, workers_of
 
 import siltstone
@@ -170,3 +170,26 @@ def test_a_restart_without_descriptors_is_tried_again(
             store.flush()
         except OutcomeUnknownError:
             pytest.fail("all had been flushed")
+
+
+def test_a_close_that_fails_while_it_ends_a_worker_ends_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.silt"
+    before = belongings()
+    store = siltstone.open(path, workers=2, **SMALL)
+    store.put(info(1))
+
+    def cut_off(_self: Keeper, _patience: float) -> bool:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Keeper, "close", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        store.close()
+    store.close()
+    del store
+    assert belongings() == before
+    with siltstone.open(path, workers=0) as reopened:
+        assert reopened.info().clean
+        assert_holds(reopened, [1])

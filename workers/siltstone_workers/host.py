@@ -383,12 +383,18 @@ class ProcessHost(ShardHost):
         with self._lock:
             self._opening_error = self._opening_error or ClosedError("the store is closed", what="store")
             self._changed.notify_all()
-        gone = True
+        gone, cut_off = True, None
         for keeper in self._keepers:
-            gone = end(keeper) and gone
+            try:
+                gone = end(keeper) and gone
+            except BaseException as error:  # noqa: BLE001 - raised once all have ended: nobody else would end them
+                cut_off = error
+                gone = keeper.kill() and gone
         self.publisher.close()
         for keeper in self._keepers:
             keeper.place.release()
         self._lookups.close()
         if gone:
             self.volume.backend.reclaim()
+        if cut_off is not None:
+            raise cut_off

@@ -364,6 +364,7 @@ cdef class ClusterWriter:
         return self.append_entries(&stream[0], stream.shape[0])
 
     cdef int64_t append_entries(self, const uint8_t *stream, Py_ssize_t size) except -2:
+        """As :meth:`append`, of some bytes."""
         cdef Layout layout
         cdef uint64_t position
         if self.used + size > USED_MAX:

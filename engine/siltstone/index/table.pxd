@@ -29,5 +29,6 @@ cdef class LogIndex(MappedIndex):
     cdef int carry_out(self, void (*act)(void *) noexcept nogil, Run *run, int journal, const uint8_t[::1] stream,
                        uint64_t[::1] positions, uint64_t first=*) except -1
     cdef void begin_run(self, Run *run, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) noexcept
+    cdef bint may_know(self, const uint8_t *stream, Py_ssize_t size) noexcept
     cdef int apply_few(self, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) except -1
     cdef int check_done(self, Run *run) except -1

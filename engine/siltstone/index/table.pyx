@@ -19,15 +19,17 @@ import numpy as np
 
 from siltstone.index.layout import JOURNAL_BYTES_MAX
 
-from siltstone.index.changes cimport apply_run, find_slot, forget_run, remember_run, shrink
+from siltstone.format.kernels cimport is_entry
+from siltstone.index.changes cimport apply_run, find_slot, forget_run, has_fingerprint, remember_run, shrink
 from siltstone.index.guard cimport guarded, unreadable
 from siltstone.index.layout cimport (
-    ABI, BUCKET, CLUSTER, JOURNALS, MAGIC, OFFSET_BITS, PARTS_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS, TAIL_IN_LOG, TAIL_IN_MEMORY,
-    TAIL_IN_SLOT, Header, Journal, OlderList, Table, Tally, begin_change, end_change, key_hash, store_release)
+    ABI, BUCKET, CLUSTER, FINGERPRINTS, JOURNALS, MAGIC, OFFSET_BITS, PARTS_MAX, SEGMENT_BUCKETS_FIRST, SLOT_CLUSTERS,
+    TAIL_IN_LOG, TAIL_IN_MEMORY, TAIL_IN_SLOT, Header, Journal, OlderList, Segment, Table, Tally, begin_change, bucket,
+    buckets_of, end_change, key_hash, segment_of, store_release)
 from siltstone.index.living cimport Living, drop_run, living_run, move_run
 from siltstone.index.mapped cimport MappedIndex
 from siltstone.index.search cimport Patience
-from siltstone.index.types cimport KeyTypes, check_key
+from siltstone.index.types cimport KeyTypes, check_key, keyed
 
 
 #: the place of an entry that the index does not name
@@ -229,6 +231,7 @@ cdef class LogIndex(MappedIndex):
         self.show_tail(journal, index, &tail[0], start, CLUSTER)
 
     cdef void show_tail(self, int journal, uint32_t index, const uint8_t *tail, uint32_t start, uint32_t end) noexcept:
+        """As :meth:`publish_tail`; of the same tail only the bytes up to `end` are new."""
         cdef Journal *entry = &self.table.journals[journal]
         if entry.tail_kind == TAIL_IN_MEMORY and entry.tail_index == index:
             # No reader looks at bytes that no slot names yet.
@@ -270,10 +273,30 @@ cdef class LogIndex(MappedIndex):
         return self.check_done(run)
 
     cdef void begin_run(self, Run *run, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) noexcept:
+        """Fill in a run of packed entries that lie in the extent from byte `first` on."""
         run.table, run.shared, run.others, run.unknown, run.done = &self.table, self.shared, 0, -1, 0
         run.stream, run.size, run.positions = stream, size, NULL
         run.place = <uint64_t>journal << OFFSET_BITS | first
         run.patience.waits, run.patience.damaged = 0, False
+
+    cdef bint may_know(self, const uint8_t *stream, Py_ssize_t size) noexcept:
+        """Whether the index may have a key of some packed entries, so that indexing them reads journals."""
+        cdef Py_ssize_t at = 0
+        cdef int kind, key_size
+        cdef const uint8_t *key
+        cdef uint64_t hashed, number, first, second
+        cdef Segment *segment
+        while is_entry(stream, at, size):
+            if keyed(&self.table, stream + at, &kind, &key, &key_size):
+                hashed = key_hash(self.table.k0, self.table.k1, kind, key, key_size)
+                number = segment_of(&self.table, hashed)
+                segment = &self.table.segments[number]
+                buckets_of(hashed & FINGERPRINTS, segment.buckets, &first, &second)
+                if has_fingerprint(bucket(&self.table, number, segment.window, first),
+                                   bucket(&self.table, number, segment.window, second), hashed & FINGERPRINTS):
+                    return True
+            at += stream[at]
+        return False
 
     cdef int apply_few(self, int journal, const uint8_t *stream, Py_ssize_t size, uint64_t first) except -1:
         """Put what a few packed entries say that lie in the extent from byte `first` on, as :meth:`apply`.

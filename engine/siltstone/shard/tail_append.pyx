@@ -1,7 +1,8 @@
 """The short way of a small batch into a shard: where the tail of its journal takes it, in memory alone.
 
-Every single put goes this way. It is compiled, so that no interrupt comes between its steps, and keeps the interpreter
-lock, so that no other thread comes to wait for the shard meanwhile.
+Single puts go this way, unless the index may know the key: then the entry before is read, and that may wait. It is
+compiled, so that no interrupt comes between its steps, and keeps the interpreter lock, so that no other thread comes to
+wait for the shard meanwhile.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -71,6 +72,9 @@ cdef bint append_held(shard, const uint8_t *stream, Py_ssize_t size, Py_ssize_t 
     index = store.index
     # What of the index still waits on the medium must be read first.
     if index.waiting or (records and load_relaxed(&index.table.header.slots) + records > store.size.records):
+        return False
+    # To read what is replaced may wait for the medium, which no other thread should.
+    if index.may_know(stream, size):
         return False
     number = store.number_of(journal.extent)
     writer = journal.writer
